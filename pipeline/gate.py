@@ -1,0 +1,117 @@
+"""The gate: a sampled frame that looks like the last encoded one (the anchor) is not encoded again.
+
+The check works on small pictures, in two scales of cells. A cell counts as changed only when no small displacement of the
+anchor explains it, so that a person who sways on the spot passes as "the same", while one who appears far away does not:
+the largest change of any single cell decides, never an average over the picture. This is the residual of block matching as
+video codecs use it, against the anchor instead of the previous frame, so slow drift adds up until it is noticed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import OptionError
+
+__all__ = ["Gate", "GateOptions"]
+
+_HEIGHT = 112  # pixels: the short side of the picture that the gate compares
+_FINE = 8  # pixels: cells that catch small things with much contrast
+_COARSE = 16  # pixels: cells that catch larger things with little contrast
+_STEP = 2  # pixels between the displacements tried
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """When two pictures count as alike. Thresholds are mean absolute differences of a cell, in grey levels of 255.
+
+    ``fine_threshold`` is for cells of 1/14 of the short side, ``coarse_threshold`` for cells of 1/7;
+    ``displacement`` is how far (share of the short side) content may have moved and still count as the same;
+    ``hold_seconds`` is the longest time that one encoded frame may stand for.
+    """
+
+    enabled: bool = True
+    fine_threshold: float = 24.0
+    coarse_threshold: float = 15.0
+    displacement: float = 0.07
+    hold_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("fine_threshold", "coarse_threshold"):
+            value = getattr(self, name)
+            if not 0 <= value <= 255:
+                raise OptionError(f"gate.{name} is {value}; allowed: 0 to 255 grey levels")
+        if not 0 <= self.displacement <= 0.25:
+            raise OptionError(f"gate.displacement is {self.displacement}; allowed: 0 to 0.25 of the short side")
+        if not self.hold_seconds > 0:
+            raise OptionError(f"gate.hold_seconds is {self.hold_seconds}; allowed: more than 0")
+
+
+class Gate:
+    """Compares each sampled frame with the anchor, the last one that passed."""
+
+    def __init__(self, options: GateOptions) -> None:
+        self._options = options
+        self._reach = round(options.displacement * _HEIGHT / _STEP) * _STEP
+        self._anchor: npt.NDArray[np.uint8] | None = None  # with a replicated border of _reach pixels
+        self._anchor_seconds = 0.0
+
+    def reset(self) -> None:
+        """Forget the anchor: the next frame passes (a new segment begins)."""
+        self._anchor = None
+
+    def passes(self, image: npt.NDArray[np.uint8], seconds: float) -> bool:
+        """Whether ``image [H, W, 3]`` shown at ``seconds`` must be encoded; if so, it is the new anchor."""
+        if not self._options.enabled:
+            return True
+        small = _small(image)
+        alike = (
+            self._anchor is not None
+            and seconds - self._anchor_seconds < self._options.hold_seconds
+            and self._anchor.shape == tuple(s + 2 * self._reach for s in small.shape)
+            and self._alike(self._anchor, small)
+        )
+        if alike:
+            return False
+        r = self._reach
+        self._anchor = np.asarray(cv2.copyMakeBorder(small, r, r, r, r, cv2.BORDER_REPLICATE), dtype=np.uint8)
+        self._anchor_seconds = seconds
+        return True
+
+    def _alike(self, anchor: npt.NDArray[np.uint8], small: npt.NDArray[np.uint8]) -> bool:
+        height, width = small.shape
+        fine = np.inf
+        coarse = np.inf
+        for dy, dx in _displacements(self._reach):
+            top, left = self._reach + dy, self._reach + dx
+            difference = cv2.absdiff(anchor[top : top + height, left : left + width], small)
+            fine = np.minimum(fine, _cell_means(difference, _FINE))
+            coarse = np.minimum(coarse, _cell_means(difference, _COARSE))
+            if np.max(fine) <= self._options.fine_threshold and np.max(coarse) <= self._options.coarse_threshold:
+                return True
+        return False
+
+
+def _displacements(reach: int) -> list[tuple[int, int]]:
+    """All ``(dy, dx)`` within ``reach``, the nearest first, so that a still picture is settled at once."""
+    steps = range(-reach, reach + 1, _STEP)
+    return sorted(((dy, dx) for dy in steps for dx in steps), key=lambda d: d[0] ** 2 + d[1] ** 2)
+
+
+def _small(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Grey, short side ``_HEIGHT``, lightly smoothed: what is left of codec noise shall not open the gate."""
+    height, width = image.shape[:2]
+    scale = _HEIGHT / min(height, width)
+    # Whole coarse cells, so that the last rows and columns are compared as well.
+    size = tuple(max(_COARSE, round(side * scale / _COARSE) * _COARSE) for side in (width, height))
+    grey = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.GaussianBlur(grey, (3, 3), 0), dtype=np.uint8)
+
+
+def _cell_means(difference: npt.NDArray[np.uint8], cell: int) -> npt.NDArray[np.float64]:
+    height, width = difference.shape
+    means = cv2.resize(difference.astype(np.float32), (width // cell, height // cell), interpolation=cv2.INTER_AREA)
+    return np.asarray(means, dtype=np.float64)
