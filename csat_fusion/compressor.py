@@ -1,0 +1,224 @@
+"""The one interface of all token compressors, their table of names, and the checks that they share.
+
+Shapes: P patch tokens a frame, d width of a token, n tokens seen so far, m tokens kept.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from csat_fusion.errors import CompressionError
+from csat_fusion.tokens import TokenSet
+
+__all__ = ["COMPRESSORS", "Compressor", "make_compressor", "nearest_name"]
+
+# Squares of larger values, summed over a wide token and times a weight, could leave float32.
+LARGEST_VALUE = 1e15
+
+
+class Compressor(ABC):
+    """Takes the tokens of one frame after the other and keeps at most ``budget`` that stand for all of them.
+
+    After every frame, the weights sum to the tokens seen times their weight, and the spans cover what was given.
+    Give a compressor one video or segment; ``reset`` makes it ready for the next. Not safe for several threads at once.
+
+    Args:
+        budget: how many tokens to keep, at least 1; ``None`` (no limit) only where ``unlimited`` says so.
+        gap_seconds: tokens with more unseen time than this between their spans are not merged, at least 0. Methods
+            that never merge across time ignore it.
+        keep_assignment: remember where each token went (memory grows with the stream).
+    """
+
+    #: reads each frame once and never looks ahead
+    causal: ClassVar[bool] = True
+    #: keeps exactly ``min(n, budget)`` tokens; others keep at most that many
+    exact_budget: ClassVar[bool] = False
+    #: ``budget`` may be None
+    unlimited: ClassVar[bool] = False
+
+    def __init__(self, budget: int | None, *, gap_seconds: float = 1.0, keep_assignment: bool = False) -> None:
+        if budget is None:
+            if not self.unlimited:
+                raise CompressionError(f"{type(self).__name__} needs a budget of at least 1 token, got None")
+        elif isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+            raise CompressionError(f"the budget must be a whole number of tokens, at least 1, got {budget!r}")
+        if not gap_seconds >= 0:
+            raise CompressionError(f"gap_seconds must be at least 0, got {gap_seconds!r}")
+        self._budget = budget
+        self._gap_seconds = float(gap_seconds)
+        self._keep_assignment = keep_assignment
+        self._like: Tensor | None = None  # [0, d]: width, type and device of the stream
+        self._forget()
+
+    @property
+    def budget(self) -> int | None:
+        """The most tokens that ``result`` gives; ``None``: no limit."""
+        return self._budget
+
+    @property
+    def gap_seconds(self) -> float:
+        return self._gap_seconds
+
+    @property
+    def frames_seen(self) -> int:
+        return self._frames_seen
+
+    def update(self, tokens: Tensor, start_seconds: float, end_seconds: float, weight: float = 1.0) -> None:
+        """Take the tokens of the next frame; they are copied, gradients do not pass.
+
+        Args:
+            tokens: ``[P, d]`` floating point; P, d, type and device stay the same over a stream.
+            start_seconds, end_seconds: the half-open span that the frame stands for; a frame never starts before the
+                one before it.
+            weight: how many sampled frames this one stands for, above 0.
+
+        Raises:
+            CompressionError: anything of that does not hold; the state is as before the call.
+        """
+        tokens = self._checked(tokens, start_seconds, end_seconds, weight)
+        # Distances in half precision would choose wrong pairs, so autocast around the caller does not reach in here.
+        with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
+            self._take(tokens, float(start_seconds), float(end_seconds), float(weight))
+        if self._like is None:
+            self._like = tokens.new_empty((0, tokens.shape[1]))
+        self._patches = len(tokens)
+        self._last_start_seconds = float(start_seconds)
+        self._frames_seen += 1
+
+    def result(self) -> TokenSet:
+        """What is kept now, as a copy in the type and on the device of the input; the stream may go on.
+
+        Raises:
+            CompressionError: no frame was given yet.
+        """
+        if self._frames_seen == 0:
+            raise CompressionError("no frame was given yet, so there are no tokens")
+        return self._read()
+
+    def assignment(self) -> npt.NDArray[np.int64]:
+        """For every token seen, ``[n]`` in the order given, its index in ``result()``; -1 where it was dropped.
+
+        Raises:
+            CompressionError: the compressor was not made with ``keep_assignment=True``, or no frame was given yet.
+        """
+        if not self._keep_assignment:
+            raise CompressionError("assignments are kept only by a compressor made with keep_assignment=True")
+        if self._frames_seen == 0:
+            raise CompressionError("no frame was given yet, so there is no assignment")
+        return self._assign()
+
+    def reset(self) -> None:
+        """Forget everything seen; the options stay."""
+        self._forget()
+        self._clear()
+
+    def _forget(self) -> None:
+        self._like = None
+        self._patches = 0
+        self._frames_seen = 0
+        self._last_start_seconds = -math.inf
+
+    def _checked(self, tokens: Tensor, start_seconds: float, end_seconds: float, weight: float) -> Tensor:
+        if not isinstance(tokens, Tensor) or not tokens.is_floating_point() or tokens.ndim != 2 or 0 in tokens.shape:
+            got = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
+            raise CompressionError(f"tokens must be a floating-point tensor [P, d], P and d at least 1, got {got}")
+        if not (math.isfinite(start_seconds) and math.isfinite(end_seconds) and end_seconds > start_seconds):
+            raise CompressionError(
+                f"a frame's span must be finite and end after it starts, got [{start_seconds}, {end_seconds})"
+            )
+        if start_seconds < self._last_start_seconds:
+            raise CompressionError(
+                f"frames must come in order of time: one at {start_seconds} s after one at {self._last_start_seconds} s"
+            )
+        if not (math.isfinite(weight) and weight > 0):
+            raise CompressionError(f"a frame's weight must be finite and above 0, got {weight}")
+        if self._like is not None:
+            if len(tokens) != self._patches:
+                raise CompressionError(
+                    f"the frame at {start_seconds} s has {len(tokens)} tokens, those before it {self._patches}; "
+                    f"reset() before another kind of frame"
+                )
+            before = self._like
+            if (tokens.shape[1], tokens.dtype, tokens.device) != (before.shape[1], before.dtype, before.device):
+                raise CompressionError(
+                    f"the frame at {start_seconds} s has width {tokens.shape[1]}, {tokens.dtype} on {tokens.device}, "
+                    f"those before it width {before.shape[1]}, {before.dtype} on {before.device}"
+                )
+        peak = float(tokens.detach().abs().amax())  # one read for NaN, infinity and too large
+        if not peak <= LARGEST_VALUE:
+            raise CompressionError(
+                f"the frame at {start_seconds} s holds a token value of size {peak:g}; "
+                f"values must be finite and at most {LARGEST_VALUE:g} in size"
+            )
+        return tokens.detach()
+
+    @abstractmethod
+    def _take(self, tokens: Tensor, start_seconds: float, end_seconds: float, weight: float) -> None:
+        """Take a checked frame; raise before the state changes, or not at all."""
+
+    @abstractmethod
+    def _read(self) -> TokenSet: ...
+
+    @abstractmethod
+    def _assign(self) -> npt.NDArray[np.int64]: ...
+
+    @abstractmethod
+    def _clear(self) -> None: ...
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Means are kept in float32, or in float64 for float64 tokens: half precision would drift."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _listed(module: str, name: str) -> Callable[..., Compressor]:
+    """A factory that loads its module when called: the table itself costs nothing."""
+
+    def factory(*args: Any, **kwargs: Any) -> Compressor:
+        cls: type[Compressor] = getattr(import_module(module), name)
+        allowed = [p for p in inspect.signature(cls).parameters if p != "budget"]
+        for option in kwargs:
+            if option not in allowed and option != "budget":
+                raise CompressionError(
+                    f"{name} has no option {option!r}{nearest_name(option, allowed)}; it has {', '.join(allowed)}"
+                )
+        return cls(*args, **kwargs)
+
+    return factory
+
+
+COMPRESSORS: dict[str, Callable[..., Compressor]] = {
+    "ward": _listed("csat_fusion.ward", "WardCompressor"),
+    "runs": _listed("csat_fusion.runs", "RunCompressor"),
+    "uniform": _listed("csat_fusion.rivals", "UniformCompressor"),
+    "identity": _listed("csat_fusion.rivals", "IdentityCompressor"),
+}
+
+
+def make_compressor(name: str, budget: int | None, *, gap_seconds: float = 1.0, **options: Any) -> Compressor:
+    """The compressor of that name in ``COMPRESSORS``, with ``options`` of its class.
+
+    Raises:
+        CompressionError: no compressor or option has that name, or a value is outside what is allowed.
+    """
+    if name not in COMPRESSORS:
+        allowed = ", ".join(COMPRESSORS)
+        raise CompressionError(f"no compressor {name!r}{nearest_name(name, COMPRESSORS)}; there are {allowed}")
+    return COMPRESSORS[name](budget, gap_seconds=gap_seconds, **options)
+
+
+def nearest_name(name: str, names: Any) -> str:
+    """``" (did you mean 'ward'?)"``, or nothing where no name is near."""
+    near = difflib.get_close_matches(str(name), list(names), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
