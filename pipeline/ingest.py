@@ -1,0 +1,162 @@
+"""The one loop of the data, for one part, and what is planned around it: inspect, cut into parts, decide what is done.
+
+It knows nothing of who runs it: :class:`pipeline.library.Library` runs it in this process, ``jobs`` runs its two halves
+(:mod:`pipeline.watch`, :mod:`pipeline.digest`) on Ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.digest import Digest, DigestOptions
+from pipeline.errors import OptionError
+from pipeline.gate import GateOptions
+from pipeline.isolation import Isolated, beat
+from pipeline.media import Block, MediaInfo, PartResult, Span, WatchSummary
+from pipeline.sampling import SamplingOptions
+from pipeline.segments import SegmentOptions
+
+if TYPE_CHECKING:
+    from encoders.base import Encoder, EncoderInfo
+    from pipeline.watch import WatchTask
+
+__all__ = [
+    "OPEN_END_SECONDS",
+    "DecodeOptions",
+    "IngestOptions",
+    "ItemResult",
+    "ingest_part",
+    "inspect_source",
+    "part_spans",
+    "watch_task",
+]
+
+OPEN_END_SECONDS = 1e9
+"""Where the last part of a video ends: headers promise too little as well as too much, so it runs to the true end."""
+
+_RECIPE_VERSION = 1  # raised when the loop itself changes what it makes of the same video and options
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """``decoder``: "auto", "decord", "pyav" or ``package.module:factory``; ``stall_seconds`` without a sign of life end it.
+
+    ``threads`` 0 lets the decoder choose. ``cache_bytes`` bounds the local copies of remote files.
+    """
+
+    decoder: str = "auto"
+    stall_seconds: float = 60.0
+    threads: int = 0
+    cache_bytes: int = 20 * 1024**3
+
+    def __post_init__(self) -> None:
+        if not self.stall_seconds > 0:
+            raise OptionError(f"decode.stall_seconds is {self.stall_seconds}; allowed: more than 0")
+        if self.threads < 0:
+            raise OptionError(f"decode.threads is {self.threads}; allowed: 0 (automatic) or more")
+        if self.cache_bytes < 1:
+            raise OptionError(f"decode.cache_bytes is {self.cache_bytes}; allowed: 1 or more")
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """Everything that decides what is made of a video. ``part_seconds`` is the length of the parts that work is cut into."""
+
+    part_seconds: float = 600.0
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    gate: GateOptions = field(default_factory=GateOptions)
+    segments: SegmentOptions = field(default_factory=SegmentOptions)
+    digest: DigestOptions = field(default_factory=DigestOptions)
+
+    def __post_init__(self) -> None:
+        if not self.part_seconds >= 1:
+            raise OptionError(f"part_seconds is {self.part_seconds}; allowed: 1 or more")
+
+    def recipe_key(self, fingerprint: str) -> str:
+        """A short hash of all that decides the result: these options (not where or how fast) and the encoder."""
+        values: dict[str, Any] = asdict(self)
+        decoder = values.pop("decode")["decoder"]
+        text = json.dumps([_RECIPE_VERSION, values, decoder, fingerprint], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """What became of one video: a line of a job's result. ``state``: done, failed, skipped or cancelled."""
+
+    uri: str
+    video: str | None
+    state: str
+    error: dict[str, str] | None = None
+    duration_seconds: float | None = None
+    segments: int = 0
+    vectors: int = 0
+    frames_sampled: int = 0
+    frames_encoded: int = 0
+    lost_seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the JSON contract has it."""
+        return asdict(self)
+
+
+def inspect_source(uri: str, cache_dir: str, cache_bytes: int) -> Iterator[tuple[MediaInfo, str]]:
+    """Probe one source; runs where it can be killed. Gives one pair: the facts, and the content's fingerprint."""
+    from pipeline.sources import fingerprint, localize, probe
+
+    beat()
+    with localize(uri, Path(cache_dir), cache_bytes, progress=lambda *_: beat()) as path:
+        yield probe(path, uri=uri), fingerprint(uri)
+
+
+def part_spans(duration_seconds: float | None, part_seconds: float) -> list[Span]:
+    """Cut a video into parts of about ``part_seconds``; the last one is open-ended.
+
+    A video of unknown duration is one part. A rest shorter than half a part joins the part before.
+    """
+    count = 1 if duration_seconds is None else max(1, math.floor(duration_seconds / part_seconds + 0.5))
+    edges = [i * part_seconds for i in range(count)] + [OPEN_END_SECONDS]
+    return [Span(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def watch_task(path: str, uri: str, span: Span, info: EncoderInfo, options: IngestOptions) -> WatchTask:
+    """The decode side's orders for one part."""
+    from pipeline.watch import WatchTask
+
+    return WatchTask(
+        path=path,
+        uri=uri,
+        span=span,
+        short_side=min(info.image_height, info.image_width),
+        decoder=options.decode.decoder,
+        threads=options.decode.threads,
+        sampling=options.sampling,
+        gate=options.gate,
+        segments=options.segments,
+    )
+
+
+def ingest_part(task: WatchTask, encoder: Encoder, options: IngestOptions, child: Isolated) -> PartResult:
+    """Do one part: decode in ``child``, encode here, the two overlapping.
+
+    Raises:
+        SourceError: what the decode side met.
+    """
+    digest = Digest(encoder, options.digest)
+    messages = child.stream("pipeline.watch:watch", task, stall_seconds=options.decode.stall_seconds, label=task.uri)
+    summary = None
+    for message in messages:
+        if isinstance(message, Block):
+            digest.add(message)
+        else:
+            assert isinstance(message, WatchSummary)
+            summary = message
+    assert summary is not None
+    return digest.finish(summary)
