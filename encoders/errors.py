@@ -1,0 +1,81 @@
+"""Errors of the encoders. All are :class:`LongreelError`; the message names the value and what was allowed."""
+
+from csat_fusion.errors import LongreelError
+
+__all__ = [
+    "DeviceUnavailable",
+    "EncoderClosed",
+    "EncoderError",
+    "EncoderInputError",
+    "EncoderOptionError",
+    "OutOfDeviceMemory",
+    "PreprocessMismatch",
+    "TextEmpty",
+    "TextTooLong",
+    "TokenizerUnavailable",
+    "TokensUnavailable",
+    "UnknownModel",
+    "WeightsDamaged",
+    "WeightsMismatch",
+    "WeightsUnavailable",
+]
+
+
+class EncoderError(LongreelError):
+    """A model cannot be loaded or cannot encode what it was given."""
+
+
+class EncoderOptionError(EncoderError, ValueError):
+    """An option of ``load_encoder`` outside what is allowed."""
+
+
+class EncoderInputError(EncoderError, ValueError):
+    """Frames, an image or text of the wrong type, shape or dtype."""
+
+
+class EncoderClosed(EncoderError):
+    """The encoder was used after ``close()``."""
+
+
+class UnknownModel(EncoderError, ValueError):
+    """No model of that name; the message gives the nearest ones."""
+
+
+class DeviceUnavailable(EncoderError):
+    """The device that was asked for is not there. It is never replaced by another in silence."""
+
+
+class OutOfDeviceMemory(EncoderError):
+    """Not even one frame at a time fits into the device's memory."""
+
+
+class WeightsUnavailable(EncoderError):
+    """The weights are neither here nor to be had; the message says what to do. Random ones never take their place."""
+
+
+class WeightsDamaged(EncoderError):
+    """A weights file that cannot be read: truncated, corrupt, or not a file of plain weights."""
+
+
+class WeightsMismatch(EncoderError):
+    """Weights that belong to another architecture; the message names keys and shapes."""
+
+
+class PreprocessMismatch(EncoderError):
+    """How pictures must be prepared for these weights is unknown or contradictory; it is never guessed."""
+
+
+class TokensUnavailable(EncoderError):
+    """This model's image tower gives no spatial tokens."""
+
+
+class TokenizerUnavailable(EncoderError):
+    """The model's tokenizer cannot be made: a package is missing, or its files are neither cached nor to be had."""
+
+
+class TextEmpty(EncoderInputError):
+    """A text without any letter to encode."""
+
+
+class TextTooLong(EncoderInputError):
+    """A text with more tokens than the model reads; the message gives both numbers."""

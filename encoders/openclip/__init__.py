@@ -1,0 +1,1 @@
+"""OpenCLIP models: ``openclip:ARCH/PRETRAINED``. The only place that imports open_clip."""
