@@ -1,0 +1,72 @@
+"""URIs without their secrets: what may be logged, stored and shown."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+__all__ = ["is_remote", "redact", "redact_text", "remote_schemes"]
+
+remote_schemes = ("http", "https", "s3")
+
+# Query parameters that grant access. Matched on the whole name, case-insensitively, or by the prefixes below.
+# fmt: off
+_SECRET_NAMES = frozenset(
+    (
+        "access_token", "accesskeyid", "apikey", "api_key", "auth", "authorization", "awsaccesskeyid", "code",
+        "credential", "credentials", "expires", "googleaccessid", "hdnea", "hdnts", "hmac", "id_token", "jwt",
+        "key", "key-pair-id", "key_pair_id", "pass", "passwd", "password", "policy", "pwd", "secret", "se",
+        "sig", "sign", "signature", "sip", "ske", "skoid", "sks", "skt", "sktid", "skv", "sp", "spr", "sr",
+        "st", "sv", "session", "sessionid", "token", "x-id",
+    )
+)
+# fmt: on
+_SECRET_PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-cos-", "x-ms-")
+_SECRET_PARTS = ("token", "secret", "passw", "signature", "credential", "apikey")
+_URL_IN_TEXT = re.compile(r"\b(?:https?|s3|ftp|rtsps?|rtmps?)://[^\s'\"<>]+", re.IGNORECASE)
+
+
+def is_remote(uri: str) -> bool:
+    """Whether ``uri`` names something on a server (``http://``, ``https://``, ``s3://``)."""
+    return uri.partition("://")[0].lower() in remote_schemes and "://" in uri
+
+
+def _is_secret(name: str) -> bool:
+    name = unquote(name).lower()
+    return name in _SECRET_NAMES or name.startswith(_SECRET_PREFIXES) or any(part in name for part in _SECRET_PARTS)
+
+
+def redact(uri: str) -> str:
+    """``uri`` without user and password, without signed or secret query parameters and without its fragment.
+
+    Other parameters stay, so two addresses that name different things stay different. A local path comes back as it is.
+    """
+    if "://" not in uri:
+        return uri
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    if parts.scheme.lower() == "s3":  # '?' and '#' are allowed in keys; s3fs takes them literally
+        return uri if "@" not in parts.netloc else uri.replace(parts.netloc, host, 1)
+    kept = [pair for pair in parts.query.split("&") if pair and not _is_secret(pair.partition("=")[0])]
+    return urlunsplit((parts.scheme, host, parts.path, "&".join(kept), ""))
+
+
+def redact_text(text: str, *uris: str) -> str:
+    """A message with every address in it redacted, and every secret part of ``uris`` taken out wherever it stands."""
+    for uri in uris:
+        for secret in _secrets(uri):
+            text = text.replace(secret, "***")
+    return _URL_IN_TEXT.sub(lambda match: redact(match.group()), text)
+
+
+def _secrets(uri: str) -> list[str]:
+    if "://" not in uri:
+        return []
+    parts = urlsplit(uri)
+    user = parts.netloc.rpartition("@")[0]
+    found = [piece for piece in (user, user.partition(":")[2]) if piece]
+    for pair in parts.query.split("&"):
+        name, _, value = pair.partition("=")
+        if len(value) >= 6 and _is_secret(name):
+            found += [value, unquote(value), quote(unquote(value), safe="")]
+    return sorted(set(found), key=len, reverse=True)
