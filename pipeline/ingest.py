@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -47,13 +48,22 @@ _RECIPE_VERSION = 1  # raised when the loop itself changes what it makes of the 
 class DecodeOptions:
     """``decoder``: "auto", "decord", "pyav" or ``package.module:factory``; ``stall_seconds`` without a sign of life end it.
 
-    ``threads`` 0 lets the decoder choose. ``cache_bytes`` bounds the local copies of remote files.
+    ``threads`` 0 lets the decoder choose. Remote files are copied into ``cache_dir`` (empty: ``$LONGREEL_CACHE``, else
+    ``longreel/media`` in the user's cache folder), which holds at most ``cache_bytes``.
     """
 
     decoder: str = "auto"
     stall_seconds: float = 60.0
     threads: int = 0
+    cache_dir: str = ""
     cache_bytes: int = 20 * 1024**3
+
+    def cache_folder(self) -> str:
+        """Where copies of remote files lie on this machine."""
+        if self.cache_dir:
+            return self.cache_dir
+        root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        return os.environ.get("LONGREEL_CACHE") or os.path.join(root, "longreel", "media")
 
     def __post_init__(self) -> None:
         if not self.stall_seconds > 0:
@@ -126,13 +136,15 @@ def part_spans(duration_seconds: float | None, part_seconds: float) -> list[Span
     return [Span(a, b) for a, b in zip(edges, edges[1:], strict=False)]
 
 
-def watch_task(path: str, uri: str, span: Span, info: EncoderInfo, options: IngestOptions) -> WatchTask:
-    """The decode side's orders for one part."""
+def watch_task(source: str, uri: str, span: Span, info: EncoderInfo, options: IngestOptions) -> WatchTask:
+    """The decode side's orders for one part of ``source``, which is shown as ``uri``."""
     from pipeline.watch import WatchTask
 
     return WatchTask(
-        path=path,
+        source=source,
         uri=uri,
+        cache_dir=options.decode.cache_folder(),
+        cache_bytes=options.decode.cache_bytes,
         span=span,
         short_side=min(info.image_height, info.image_width),
         decoder=options.decode.decoder,

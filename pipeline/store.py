@@ -21,7 +21,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,7 +56,11 @@ class EncoderFacts(Protocol):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What ``longreel.json`` says. ``random`` tells that the model has untrained weights."""
+    """What ``longreel.json`` says. ``random`` tells that the model has untrained weights.
+
+    A library that was made before its model was loaded (a job that goes on in the background) has an empty ``fingerprint``
+    until :meth:`Store.bind`.
+    """
 
     format_version: int
     library_id: str
@@ -160,8 +164,8 @@ class Store:
         return cls(folder, _parse_manifest(folder / MANIFEST_NAME, raw))
 
     @classmethod
-    def create(cls, path: Path | str, encoder: EncoderFacts) -> Store:
-        """Make a library in an absent or empty folder.
+    def create(cls, path: Path | str, encoder: EncoderFacts | str) -> Store:
+        """Make a library in an absent or empty folder, for a loaded model or for the name of one that is bound later.
 
         Raises:
             NotALibrary: the path is a file, or a folder that holds something else.
@@ -187,25 +191,58 @@ class Store:
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             library_id=uuid.uuid4().hex,
-            model=encoder.name,
-            fingerprint=encoder.fingerprint,
-            preprocess=json.loads(json.dumps(dict(encoder.preprocess))),
-            dimension=encoder.dimension,
-            precision=encoder.precision,
-            random=encoder.random,
+            model=encoder if isinstance(encoder, str) else encoder.name,
+            fingerprint="",
+            preprocess={},
+            dimension=0,
+            precision="",
+            random=False,
             created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             versions=_versions(),
         )
+        if not isinstance(encoder, str):
+            manifest = _bound(manifest, encoder)
         store = cls(folder, manifest)
         try:
             # Two that create at once: the second finds the first one's manifest once it has the lock.
             with store.lock("create", wait_seconds=10):
                 if cls.exists(folder):
                     return cls.open(folder)
-                write_file_atomically(folder / MANIFEST_NAME, json.dumps(vars(manifest), indent=2).encode() + b"\n")
+                store._write_manifest()
         except PermissionError as error:
             raise LibraryError(f"{folder}: the folder may not be written ({error.strerror})") from error
         return store
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it is known which model makes the vectors, not only by name."""
+        return bool(self.manifest.fingerprint)
+
+    def bind(self, encoder: EncoderFacts) -> None:
+        """Record the model in a library that has none yet, or check that it is the library's. Needs the writer lock.
+
+        Raises:
+            ModelMismatch: another model, or another form of the same, made this library.
+        """
+        self.manifest = self.open(self.path).manifest  # another writer may have bound it
+        if self.is_bound or encoder.name != self.manifest.model:
+            self.check_model(encoder)
+            return
+        self.manifest = _bound(self.manifest, encoder)
+        self._write_manifest()
+
+    def check_name(self, model: str) -> None:
+        """Refuse a model by name alone, before it is loaded.
+
+        Raises:
+            ModelMismatch: naming both.
+        """
+        if model != self.manifest.model:
+            raise ModelMismatch(f"{self.path}: made with model {self.manifest.model!r}, asked for {model!r}")
+
+    def _write_manifest(self) -> None:
+        content = json.dumps(vars(self.manifest), indent=2).encode() + b"\n"
+        write_file_atomically(self.path / MANIFEST_NAME, content)
 
     @classmethod
     def open_or_create(cls, path: Path | str, encoder: EncoderFacts) -> Store:
@@ -228,8 +265,7 @@ class Store:
             ModelMismatch: naming both models, or what differs when the names are equal.
         """
         mine = self.manifest
-        if encoder.name != mine.model:
-            raise ModelMismatch(f"{self.path}: made with model {mine.model!r}, asked for {encoder.name!r}")
+        self.check_name(encoder.name)
         differences = []
         theirs = json.loads(json.dumps(dict(encoder.preprocess)))
         for key in sorted(mine.preprocess.keys() | theirs.keys()):
@@ -315,6 +351,18 @@ def describe_holder(path: Path) -> str:
         return f"process {holder['pid']} on {holder['host']} ({holder['command']}, since {holder['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"  # it has the lock and has not written its name yet
+
+
+def _bound(manifest: Manifest, encoder: EncoderFacts) -> Manifest:
+    return replace(
+        manifest,
+        model=encoder.name,
+        fingerprint=encoder.fingerprint,
+        preprocess=json.loads(json.dumps(dict(encoder.preprocess))),
+        dimension=encoder.dimension,
+        precision=encoder.precision,
+        random=encoder.random,
+    )
 
 
 def _parse_manifest(path: Path, raw: bytes) -> Manifest:

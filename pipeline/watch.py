@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from pipeline.isolation import beat
 from pipeline.media import Block, ClosedSegment, Frame, Span, WatchSummary
 from pipeline.sampling import Sampler, SamplingOptions
 from pipeline.segments import Segmenter, SegmentOptions, ShotDetector
-from pipeline.sources import open_source
+from pipeline.sources import localize, open_source
 
 __all__ = ["WatchTask", "watch"]
 
@@ -27,11 +28,15 @@ __all__ = ["WatchTask", "watch"]
 class WatchTask:
     """A part to look at: plain values that travel to another process or machine.
 
+    ``source`` is where the bytes are (a path, or an address that may hold credentials), ``uri`` what may be shown of it.
     ``span`` is the part's time range, ``None`` for the whole video; ``short_side`` in pixels is what the encoder wants.
+    Remote files are kept in ``cache_dir``, which holds at most ``cache_bytes``.
     """
 
-    path: str
+    source: str
     uri: str
+    cache_dir: str
+    cache_bytes: int
     span: Span | None = None
     short_side: int = 224
     decoder: str = "auto"
@@ -61,7 +66,10 @@ def watch(task: WatchTask) -> Iterator[Block | WatchSummary]:
         SourceError: when the source cannot be opened, or breaks in a way that its decoders cannot go on from.
     """
     beat()
-    with open_source(task.path, decoder=task.decoder, short_side=task.short_side, threads=task.threads) as source:
+    with (
+        localize(task.source, Path(task.cache_dir), task.cache_bytes, progress=lambda *_: beat()) as path,
+        open_source(path, decoder=task.decoder, short_side=task.short_side, threads=task.threads) as source,
+    ):
         start_seconds = task.span.start_seconds if task.span else 0.0
         eyes = _Watcher(task, start_seconds, source.info.average_fps)
         last: Frame | None = None

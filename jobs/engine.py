@@ -1,0 +1,276 @@
+"""Starts or joins Ray, places the workers of a batch job, and runs one part at a time on them.
+
+Why actors and not Ray Data: a poisoned file must cost that file only. Ray Data retries and fails whole blocks of rows that
+mix inputs, cancels the whole dataset, and has no place for the state that a part's compression carries from frame to frame.
+Here a decoder that dies is a typed error of one part, a part is cancelled alone, and memory is bounded by a fixed number of
+blocks in flight for each part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from jobs.errors import EngineError, PlacementError, WorkerLost
+from jobs.placement import Stage, check_placement, plan_stages
+from jobs.settings import RunSettings
+from jobs.workers import DecodeWorker, EncodeWorker, PartStateLost, Taken, ray_class
+from pipeline.errors import SourceError
+from pipeline.media import MediaInfo, PartResult
+
+if TYPE_CHECKING:
+    from encoders.base import EncoderInfo
+    from pipeline.watch import WatchTask
+
+__all__ = ["Engine", "start_ray", "stop_ray"]
+
+_BLOCKS_AHEAD = 4  # blocks that a decoder may be ahead of its encoder: the bound on memory for each part
+_PLACE_SECONDS = 120.0
+_log = logging.getLogger(__name__)
+
+
+def start_ray(address: str | None, options: Any, log_folder: str | None = None) -> dict[str, float]:
+    """Start Ray on this machine, or join the cluster at ``address``; what it has of each resource.
+
+    Raises:
+        EngineError: when it cannot be started or reached.
+    """
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    # Not wanted by a command line tool: usage reports to the network, and a warning about a future default.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "longreel"}
+    if address:
+        arguments["address"] = address
+    else:
+        arguments |= {"address": "local", "include_dashboard": False, "object_store_memory": options.object_store_bytes}
+    try:
+        with _quiet_ray():
+            ray.init(**arguments)
+    except Exception as error:  # noqa: BLE001 (Ray raises many kinds here, all of which mean the same to a person)
+        where = f"reach the Ray cluster at {address}" if address else "start Ray on this machine"
+        raise EngineError(f"cannot {where}: {error}") from error
+    return dict(ray.cluster_resources())
+
+
+def stop_ray() -> None:
+    """Leave the cluster; a Ray of our own ends with all its workers."""
+    import ray
+
+    with _quiet_ray():
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _quiet_ray() -> Any:
+    # Ray logs "Started a local Ray instance" through its own logger whatever level was asked for.
+    logger = logging.getLogger("ray")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+class Engine:
+    """The workers of one job. An async context manager; leaving it ends them.
+
+    Raises (on entering):
+        PlacementError: the cluster has not what the stages ask for.
+        EncoderError: the model cannot be loaded.
+    """
+
+    def __init__(self, settings: RunSettings, resources: dict[str, float]) -> None:
+        self._settings = settings
+        self._decode_stage, self._encode_stage = plan_stages(settings.workers, resources)
+        check_placement((self._decode_stage, self._encode_stage), resources)
+        self._decoders: list[Any] = []
+        self._encoders: list[Any] = []
+        self._free: asyncio.Queue[Any] = asyncio.Queue()
+        self._load: dict[Any, int] = {}
+        self.info: EncoderInfo
+
+    @property
+    def decoder_count(self) -> int:
+        return self._decode_stage.count
+
+    @property
+    def stages(self) -> tuple[Stage, Stage]:
+        return self._decode_stage, self._encode_stage
+
+    async def __aenter__(self) -> Engine:
+        settings = self._settings
+        decoder = ray_class(DecodeWorker, **self._decode_stage.ray_options())
+        encoder = ray_class(EncodeWorker, **self._encode_stage.ray_options())
+        try:
+            self._encoders = [
+                encoder.remote(settings.model, settings.encoder, settings.ingest.digest)
+                for _ in range(self._encode_stage.count)
+            ]
+            self._decoders = [decoder.remote(settings.ingest.decode) for _ in range(self._decode_stage.count)]
+            for worker in self._decoders:
+                self._free.put_nowait(worker)
+            self._load = dict.fromkeys(self._encoders, 0)
+            await self._placed()
+            infos = await asyncio.gather(*(_answer(worker.load.remote()) for worker in self._encoders))
+            self.info = infos[0]
+        except BaseException:
+            self._kill()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._kill()
+
+    def _kill(self) -> None:
+        import ray
+
+        for worker in [*self._decoders, *self._encoders]:
+            with contextlib.suppress(Exception):  # the cluster may be gone already
+                ray.kill(worker, no_restart=True)
+
+    async def _placed(self) -> None:
+        waiting = [worker.pid.remote() for worker in [*self._encoders, *self._decoders]]
+        try:
+            await asyncio.wait_for(asyncio.gather(*(_answer(ref) for ref in waiting)), _PLACE_SECONDS)
+        except asyncio.TimeoutError:
+            asked = ", ".join(f"{s.name} {s.count} x {s.ray_options()}" for s in self.stages)
+            raise PlacementError(
+                f"the workers could not be placed within {_PLACE_SECONDS:.0f} s ({asked}): other jobs hold the "
+                "resources, or no single node has enough"
+            ) from None
+
+    async def worker_pids(self) -> dict[str, list[int]]:
+        """Process ids by stage."""
+        return {
+            "decode": [await _answer(w.pid.remote()) for w in self._decoders],
+            "encode": [await _answer(w.pid.remote()) for w in self._encoders],
+        }
+
+    async def inspect(self, source: str, uri: str) -> tuple[MediaInfo, str]:
+        """Facts and fingerprint of a source, found by any decode worker.
+
+        Raises:
+            SourceError: when it cannot be used.
+            WorkerLost: when workers died on it again and again.
+        """
+
+        async def once() -> tuple[MediaInfo, str]:
+            async with self._decoder() as decoder:
+                facts: tuple[MediaInfo, str] = await _answer(decoder.inspect.remote(source, uri))
+                return facts
+
+        return await self._tried(once, uri)
+
+    async def run_part(self, key: str, task: WatchTask, on_progress: Callable[[Taken], None]) -> PartResult:
+        """Decode and encode one part.
+
+        Raises:
+            SourceError: what the decode side met.
+            WorkerLost: when workers died on it again and again.
+        """
+        attempt = 0
+
+        async def once() -> PartResult:
+            nonlocal attempt
+            attempt += 1
+            return await self._attempt(f"{key}.{attempt}", task, on_progress)
+
+        return await self._tried(once, task.uri)
+
+    async def _tried(self, once: Callable[[], Any], uri: str) -> Any:
+        for attempt in range(1, self._settings.workers.attempts + 1):
+            try:
+                return await once()
+            except _LostWorker as error:
+                _log.info("a worker died on %s (attempt %d): %s", uri, attempt, error)
+                last = error
+        raise WorkerLost(f"{uri}: a worker process died {attempt} times on it ({last})") from last
+
+    async def _attempt(self, key: str, task: WatchTask, on_progress: Callable[[Taken], None]) -> PartResult:
+        encoder = min(self._encoders, key=lambda worker: self._load[worker])
+        self._load[encoder] += 1
+        try:
+            pending: deque[Any] = deque()
+            async with self._decoder() as decoder:
+                blocks = decoder.watch.options(
+                    num_returns="streaming", _generator_backpressure_num_objects=_BLOCKS_AHEAD
+                ).remote(task)
+                index = 0
+                async for ref in blocks:
+                    pending.append(encoder.take.remote(key, index, ref))
+                    del ref  # or the block would stay in the object store
+                    index += 1
+                    if len(pending) >= _BLOCKS_AHEAD:
+                        on_progress(await _answer(pending.popleft()))
+            # The decoder is free for the next part while this one's last blocks are encoded.
+            result = None
+            while pending:
+                taken = await _answer(pending.popleft())
+                on_progress(taken)
+                result = taken.result
+            if result is None:
+                raise _LostWorker("the stream of blocks ended without its summary")
+            return result
+        except BaseException:
+            encoder.drop.remote(key)
+            raise
+        finally:
+            self._load[encoder] -= 1
+
+    @asynccontextmanager
+    async def _decoder(self) -> AsyncIterator[Any]:
+        """A decode worker of one's own. One that was left in the middle of its work is started anew."""
+        import ray
+
+        decoder = await self._free.get()
+        try:
+            yield decoder
+        except BaseException as error:
+            # A source's error ends the stream of blocks; with any other one the decoder may still be at work.
+            if not isinstance(error, SourceError):
+                with contextlib.suppress(Exception):  # it may be dead already
+                    ray.kill(decoder, no_restart=False)
+            raise
+        finally:
+            self._free.put_nowait(decoder)
+
+
+class _LostWorker(Exception):
+    """A worker or its node died: worth another attempt."""
+
+
+async def _answer(ref: Any) -> Any:
+    """The value of ``ref``; errors of our own as themselves, deaths of workers as :class:`_LostWorker`."""
+    from ray import exceptions
+
+    lost = (
+        exceptions.RayActorError,
+        exceptions.WorkerCrashedError,
+        exceptions.ObjectLostError,
+        exceptions.NodeDiedError,
+        exceptions.OutOfMemoryError,
+        PartStateLost,
+    )
+    try:
+        return await ref
+    except lost as error:
+        raise _LostWorker(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+    except exceptions.RayTaskError as error:
+        cause = error.cause
+        while isinstance(cause, exceptions.RayTaskError):
+            cause = cause.cause
+        if isinstance(cause, lost):
+            raise _LostWorker(f"{type(cause).__name__}: {str(cause).splitlines()[0]}") from error
+        if cause is None:
+            raise
+        raise cause from None

@@ -1,0 +1,142 @@
+"""The two kinds of Ray actors of a batch job. They hold what is dear to start: a decoder process, a loaded model.
+
+Decode workers look at parts and stream blocks; encode workers take the blocks of several parts, each in its own order, and
+give the part's result with the last one. A part's state lives in one encode worker, so nothing is merged across workers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jobs.settings import EncoderOptions
+from pipeline.digest import Digest, DigestOptions
+from pipeline.ingest import DecodeOptions
+from pipeline.media import Block, MediaInfo, PartResult, WatchSummary
+
+if TYPE_CHECKING:
+    from encoders.base import Encoder, EncoderInfo
+    from pipeline.watch import WatchTask
+
+__all__ = ["DecodeWorker", "EncodeWorker", "PartStateLost", "Taken"]
+
+
+class PartStateLost(Exception):
+    """A block came for a part that this worker knows nothing of: it was restarted in between. The part is tried again."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An encode worker's answer to one message: how far the part has come, and its result when that was the last."""
+
+    frames: int
+    end_seconds: float | None
+    result: PartResult | None = None
+
+
+class DecodeWorker:
+    """Holds a child process in which sources are probed and decoded; that child may crash, this worker goes on."""
+
+    def __init__(self, options: DecodeOptions) -> None:
+        from pipeline.isolation import Isolated
+
+        self._options = options
+        self._child = Isolated()
+
+    def pid(self) -> int:
+        """This worker's process, for those who test what happens when it dies."""
+        return os.getpid()
+
+    def inspect(self, source: str, uri: str) -> tuple[MediaInfo, str]:
+        """Facts and fingerprint of one source.
+
+        Raises:
+            SourceError: when it cannot be used.
+        """
+        options = self._options
+        answers = self._child.stream(
+            "pipeline.ingest:inspect_source",
+            source,
+            options.cache_folder(),
+            options.cache_bytes,
+            stall_seconds=options.stall_seconds,
+            label=uri,
+        )
+        facts: tuple[MediaInfo, str]
+        (facts,) = answers
+        return facts
+
+    def watch(self, task: WatchTask) -> Iterator[Block | WatchSummary]:
+        """Stream one part; see :func:`pipeline.watch.watch`."""
+        yield from self._child.stream(
+            "pipeline.watch:watch", task, stall_seconds=self._options.stall_seconds, label=task.uri
+        )
+
+
+class EncodeWorker:
+    """Holds a loaded model and the digests of the parts in progress."""
+
+    def __init__(self, model: str, encoder: EncoderOptions, digest: DigestOptions) -> None:
+        self._model = model
+        self._options = encoder
+        self._digest_options = digest
+        self._encoder: Encoder | None = None
+        self._parts: dict[str, tuple[int, Digest]] = {}
+
+    def load(self) -> EncoderInfo:
+        """Load the model (once) and say what it is.
+
+        Raises:
+            EncoderError: no such model, no weights, wrong weights.
+        """
+        if self._encoder is None:
+            from encoders import load_encoder
+
+            options = self._options
+            # Ray sets OMP_NUM_THREADS to the CPUs that an actor reserves; an encoder on the CPU may use all there are,
+            # since decoding leaves cores idle most of the time.
+            threads = options.threads or len(os.sched_getaffinity(0))
+            self._encoder = load_encoder(
+                self._model,
+                device=options.device,
+                precision=options.precision,
+                batch_size=options.batch_size,
+                seed=options.seed,
+                threads=threads,
+            )
+        return self._encoder.info
+
+    def pid(self) -> int:
+        """This worker's process, for those who test what happens when it dies."""
+        return os.getpid()
+
+    def take(self, part: str, index: int, message: Block | WatchSummary) -> Taken:
+        """Take message ``index`` of ``part``.
+
+        Raises:
+            PartStateLost: when the messages before it went to a worker that is no more.
+        """
+        assert self._encoder is not None
+        expected, digest = self._parts.get(part) or (0, Digest(self._encoder, self._digest_options))
+        if index != expected:
+            self._parts.pop(part, None)
+            raise PartStateLost(f"{part}: message {index} came, {expected} was expected")
+        self._parts[part] = (index + 1, digest)
+        if isinstance(message, Block):
+            digest.add(message)
+            return Taken(len(message), float(message.end_seconds[-1]) if len(message) else None)
+        del self._parts[part]
+        return Taken(0, message.covered.end_seconds if message.covered else None, digest.finish(message))
+
+    def drop(self, part: str) -> None:
+        """Forget a part that will not be finished."""
+        self._parts.pop(part, None)
+
+
+def ray_class(worker: type[Any], **options: Any) -> Any:
+    """``worker`` as a Ray actor class that comes back when its process dies."""
+    import ray
+
+    return ray.remote(worker).options(max_restarts=-1, max_task_retries=0, **options)
