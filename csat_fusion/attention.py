@@ -69,7 +69,7 @@ def weighted_attention(
 def _split(tokens: Tensor, heads: int, lead: tuple[int, ...]) -> Tensor:
     """``[..., t, heads * w]`` to ``[..., heads, t, w]``."""
     tokens = tokens.expand(*lead, *tokens.shape[-2:])
-    return tokens.reshape(*tokens.shape[:-1], heads, -1).transpose(-3, -2)
+    return tokens.reshape(*tokens.shape[:-1], heads, tokens.shape[-1] // heads).transpose(-3, -2)
 
 
 def _check(

@@ -61,6 +61,8 @@ class WardCompressor(Compressor):
     ) -> None:
         super().__init__(budget, gap_seconds=gap_seconds, keep_assignment=keep_assignment)
         self._fast_path = fast_path
+        # Finite even where the gap is not, because free slots are kept out by their infinite distance in time.
+        self._limit_seconds = min(self._gap_seconds + _ROUNDING_SECONDS, 1e300)
         self._clear()
 
     def _clear(self) -> None:
@@ -128,7 +130,7 @@ class WardCompressor(Compressor):
         difference = frame - self._mean[torch.from_numpy(current).to(frame.device)]
         square = (difference * difference).sum(dim=1).double().cpu().numpy()
         held = self._weight[current]
-        near = start_seconds - self._end[current] <= self._gap_seconds + _ROUNDING_SECONDS
+        near = start_seconds - self._end[current] <= self._limit_seconds
         taken: npt.NDArray[np.bool_] = (held * weight / (held + weight) * square <= self._tau) & near
         patches = np.flatnonzero(taken)
         if not len(patches):
@@ -160,9 +162,8 @@ class WardCompressor(Compressor):
         self._square[:, rows] = square.T
         weight = self._weight[rows, None]
         cost = square * (weight * self._weight / (weight + self._weight))
-        limit = self._gap_seconds + _ROUNDING_SECONDS
-        cost[self._start > self._end[rows, None] + limit] = np.inf
-        cost[self._end < self._start[rows, None] - limit] = np.inf
+        cost[self._start > self._end[rows, None] + self._limit_seconds] = np.inf
+        cost[self._end < self._start[rows, None] - self._limit_seconds] = np.inf
         cost[np.arange(len(rows)), rows] = np.inf
         self._cost[rows] = cost
         self._cost[:, rows] = cost.T
@@ -241,8 +242,7 @@ class WardCompressor(Compressor):
         np.divide(weight, factor, out=factor)
         factor *= total
         row *= factor
-        limit = self._gap_seconds + _ROUNDING_SECONDS
-        row[(start > last + limit) | (end < first - limit)] = np.inf
+        row[(start > last + self._limit_seconds) | (end < first - self._limit_seconds)] = np.inf
         row[keep] = np.inf
         self._cost[keep] = row
         self._cost[:, keep] = row

@@ -1,0 +1,226 @@
+"""Streaming Ward merging against a reference that recomputes everything, and the promises it makes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from csat_fusion.errors import CompressionError
+from csat_fusion.ward import WardCompressor
+
+Frame = tuple[torch.Tensor, float, float, float]
+
+
+class Cluster:
+    """A merged token of the reference: its members, from which everything is computed anew."""
+
+    def __init__(self, members: list[tuple[npt.NDArray[np.float64], float, float, float, int]]) -> None:
+        self.members = members
+        self.weight = sum(m[1] for m in members)
+        self.mean = sum(m[0] * m[1] for m in members) / self.weight
+        self.start = min(m[2] for m in members)
+        self.end = max(m[3] for m in members)
+        patches = {m[4] for m in members}
+        self.patch = patches.pop() if len(patches) == 1 else -1
+
+    def cost(self, other: Cluster) -> float:
+        square = float(((self.mean - other.mean) ** 2).sum())
+        return self.weight * other.weight / (self.weight + other.weight) * square
+
+    def far(self, other: Cluster, gap_seconds: float) -> bool:
+        return max(self.start - other.end, other.start - self.end) > gap_seconds + 1e-9
+
+
+def reference(frames: list[Frame], budget: int, gap_seconds: float) -> list[Cluster]:
+    clusters: list[Cluster] = []
+    for tokens, start, end, weight in frames:
+        clusters += [Cluster([(row, weight, start, end, p)]) for p, row in enumerate(tokens.double().numpy())]
+        while len(clusters) > budget:
+            best = (math.inf, -1, -1)
+            for i in range(len(clusters)):
+                for j in range(i):
+                    if not clusters[i].far(clusters[j], gap_seconds):
+                        best = min(best, (clusters[i].cost(clusters[j]), i, j))
+            _, i, j = best
+            if i < 0:
+                i = min(range(len(clusters)), key=lambda k: clusters[k].weight)
+                j = min((k for k in range(len(clusters)) if k != i), key=lambda k: clusters[i].cost(clusters[k]))
+            merged = Cluster(clusters[i].members + clusters[j].members)
+            clusters = [c for k, c in enumerate(clusters) if k not in (i, j)] + [merged]
+    return clusters
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[Frame]:
+    """Frames that drift, with cuts, holes in time, overlapping spans and uneven weights."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    patches, width = draw(st.integers(1, 6)), draw(st.integers(1, 5))
+    base = torch.randn(patches, width, generator=generator, dtype=torch.float64)
+    frames, now = [], draw(st.sampled_from([0.0, 1000.25]))
+    for _ in range(draw(st.integers(1, 9))):
+        if draw(st.booleans()):
+            base = base + torch.randn(patches, width, generator=generator, dtype=torch.float64)
+        tokens = base + 0.3 * torch.randn(patches, width, generator=generator, dtype=torch.float64)
+        duration = draw(st.sampled_from([0.25, 0.5, 2.0]))
+        # No two weights alike: the lightest token must be one token, or the reference may choose another.
+        weight = 1.0 + float(torch.rand((), generator=generator, dtype=torch.float64))
+        frames.append((tokens, now, now + duration, weight))
+        now += duration * draw(st.sampled_from([0.5, 1.0, 1.0, 4.0, 30.0]))
+    return frames
+
+
+@settings(max_examples=150, deadline=None)
+@given(frames=streams(), budget=st.integers(2, 20), gap_seconds=st.sampled_from([0.0, 0.5, 1.0, 3.0, math.inf]))
+def test_merges_as_the_plain_greedy_algorithm_does(frames: list[Frame], budget: int, gap_seconds: float) -> None:
+    compressor = WardCompressor(budget, gap_seconds=gap_seconds, fast_path=False)
+    for tokens, start, end, weight in frames:
+        compressor.update(tokens, start, end, weight)
+    got = compressor.result()
+    want = reference(frames, budget, gap_seconds)
+    # The order of tokens with equal spans is free: compare in the order of their first coordinate.
+    want.sort(key=lambda c: float(c.mean[0]))
+    order = np.argsort(got.tokens[:, 0].numpy())
+    assert len(got) == len(want)
+    np.testing.assert_allclose(got.weight.numpy()[order], [c.weight for c in want], rtol=1e-6)
+    np.testing.assert_allclose(got.tokens.numpy()[order], np.stack([c.mean for c in want]), rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(got.start_seconds.numpy()[order], [c.start for c in want])
+    np.testing.assert_array_equal(got.end_seconds.numpy()[order], [c.end for c in want])
+    np.testing.assert_array_equal(got.patch.numpy()[order], [c.patch for c in want])
+
+
+@settings(max_examples=60, deadline=None)
+@given(frames=streams(), budget=st.integers(1, 20), fast_path=st.booleans())
+def test_tokens_are_the_means_of_what_the_assignment_says(frames: list[Frame], budget: int, fast_path: bool) -> None:
+    compressor = WardCompressor(budget, fast_path=fast_path, keep_assignment=True)
+    for tokens, start, end, weight in frames:
+        compressor.update(tokens, start, end, weight)
+    got, assignment = compressor.result(), compressor.assignment()
+    rows = torch.cat([tokens for tokens, *_ in frames])
+    weights = torch.tensor([w for tokens, _, _, w in frames for _ in tokens], dtype=torch.float64)
+    for k in range(len(got)):
+        mine = torch.from_numpy(assignment == k)
+        mean = (rows[mine] * weights[mine, None]).sum(0) / weights[mine].sum()
+        torch.testing.assert_close(got.tokens[k], mean, rtol=0, atol=1e-9)
+
+
+def test_long_streams_do_not_drift() -> None:
+    """Distances follow from distances for thousands of merges; the means stay those of the members, in float32."""
+    generator = torch.Generator().manual_seed(0)
+    compressor = WardCompressor(24, keep_assignment=True)
+    base, frames = torch.randn(9, 16, generator=generator), []
+    for t in range(800):
+        if t % 100 == 0:
+            base = torch.randn(9, 16, generator=generator)
+        frames.append(base + 0.2 * torch.randn(9, 16, generator=generator) + 500.0)
+        compressor.update(frames[-1], t * 0.5, t * 0.5 + 0.5)
+    got, assignment = compressor.result(), torch.from_numpy(compressor.assignment())
+    rows = torch.cat(frames).double()
+    for k in range(len(got)):
+        torch.testing.assert_close(got.tokens[k].double(), rows[assignment == k].mean(0), rtol=0, atol=2e-3)
+    live = compressor._order()
+    mean = compressor._mean[torch.from_numpy(live)].double()  # type: ignore[index]
+    np.testing.assert_allclose(
+        compressor._square[np.ix_(live, live)], torch.cdist(mean, mean).square().numpy(), atol=1e-2, rtol=1e-3
+    )
+
+
+def test_the_fast_path_costs_little_fidelity() -> None:
+    generator = torch.Generator().manual_seed(1)
+    base = torch.randn(16, 32, generator=generator)
+    frames = []
+    for t in range(120):
+        moving = t % 16
+        base[moving] = torch.randn(32, generator=generator)
+        frames.append(base + 0.1 * torch.randn(16, 32, generator=generator))
+    error = {}
+    for fast_path in (False, True):
+        compressor = WardCompressor(64, fast_path=fast_path, keep_assignment=True)
+        for t, frame in enumerate(frames):
+            compressor.update(frame, t * 0.5, t * 0.5 + 0.5)
+        back = compressor.result().tokens[torch.from_numpy(compressor.assignment())]
+        error[fast_path] = float((back - torch.cat(frames)).square().sum())
+    assert error[True] < 1.1 * error[False]
+
+
+def test_the_fast_path_is_taken_and_can_be_switched_off() -> None:
+    generator = torch.Generator().manual_seed(2)
+    base = torch.randn(8, 16, generator=generator)
+    shrinks = {}
+    for fast_path in (False, True):
+        compressor = WardCompressor(12, fast_path=fast_path)
+        merges, settle = [], compressor._settle
+        compressor._settle = lambda merged, before: (merges.append(len(merged)), settle(merged, before))[1]  # type: ignore[method-assign,assignment]  # noqa: B023
+        for t in range(100):
+            compressor.update(base + 0.01 * torch.randn(8, 16, generator=generator), t, t + 1)
+        shrinks[fast_path] = sum(merges)
+    assert shrinks[False] == 100 * 8 - 12
+    assert shrinks[True] < 0.6 * shrinks[False]
+
+
+def test_time_between_merged_members_is_never_more_than_the_gap() -> None:
+    """The same picture comes back after five seconds of something else: two tokens, not one that claims all of it."""
+    picture, other = torch.zeros(4, 8), torch.full((4, 8), 5.0)
+    honest, hungry = WardCompressor(6, gap_seconds=1.0), WardCompressor(6, gap_seconds=math.inf)
+    for compressor in (honest, hungry):
+        for t in range(30):
+            compressor.update(picture if not 10 <= t < 20 else other, t * 0.5, t * 0.5 + 0.5)
+    early = [s for s, e in zip(honest.result().start_seconds, honest.result().end_seconds, strict=True) if e <= 5.0]
+    assert early, "the first five seconds have tokens of their own"
+    assert any(
+        s == 0 and e == 15 for s, e in zip(hungry.result().start_seconds, hungry.result().end_seconds, strict=True)
+    )
+
+
+def test_the_budget_comes_before_the_gap() -> None:
+    compressor = WardCompressor(2, gap_seconds=1.0)
+    for t, value in ((0.0, 0.0), (100.0, 10.0), (200.0, 11.0)):
+        compressor.update(torch.full((1, 3), value), t, t + 1, weight=2.0 if t == 0 else 1.0)
+    got = compressor.result()
+    assert got.weight.tolist() == [2.0, 2.0]
+    assert got.start_seconds.tolist() == [0.0, 100.0]
+    assert got.end_seconds.tolist() == [1.0, 201.0]
+    assert got.tokens[1].tolist() == [10.5, 10.5, 10.5]
+
+
+def test_a_static_hour_is_a_few_tokens_that_cover_it() -> None:
+    compressor = WardCompressor(8)
+    picture = torch.randn(4, 8, generator=torch.Generator().manual_seed(3))
+    for t in range(3600):
+        compressor.update(picture, float(t), t + 1.0)
+    got = compressor.result()
+    assert len(got) == 8
+    assert got.total_weight == 4 * 3600
+    assert got.span == (0.0, 3600.0)
+    assert torch.isfinite(got.tokens).all()
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e14])
+def test_finite_input_of_any_size_gives_finite_output(scale: float) -> None:
+    compressor = WardCompressor(5)
+    generator = torch.Generator().manual_seed(4)
+    for t in range(20):
+        compressor.update(torch.randn(3, 4, generator=generator) * scale, t, t + 1)
+    assert torch.isfinite(compressor.result().tokens).all()
+
+
+def test_autocast_and_inference_mode_around_it_change_nothing() -> None:
+    generator = torch.Generator().manual_seed(5)
+    frames = [torch.randn(6, 32, generator=generator) for _ in range(12)]
+    plain, wrapped = WardCompressor(10), WardCompressor(10)
+    for t, frame in enumerate(frames):
+        plain.update(frame, t, t + 1)
+        with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode(mode=t % 2 == 0):
+            wrapped.update(frame, t, t + 1)
+    assert torch.equal(plain.result().tokens, wrapped.result().tokens)
+    assert not plain.result().tokens.is_inference()
+
+
+def test_a_bad_gap_is_refused() -> None:
+    with pytest.raises(CompressionError, match="gap_seconds must be at least 0, got nan"):
+        WardCompressor(4, gap_seconds=math.nan)
