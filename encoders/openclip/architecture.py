@@ -8,6 +8,7 @@ with the wrong interpolation. Here each is taken from a statement, or refused.
 from __future__ import annotations
 
 import json
+import math
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from encoders.errors import PreprocessMismatch, UnknownModel, WeightsMismatch, WeightsUnavailable
-from encoders.openclip.names import ModelName, tag_config, tags_of
+from encoders.openclip.names import ModelName, some_of, tag_config, tags_of
 from encoders.preprocess import Preprocess
 
 __all__ = ["Architecture", "build", "resolve"]
@@ -61,15 +63,16 @@ def resolve(name: ModelName) -> Architecture:
         return _like_tag(config, name.architecture, name.tag, size)
     if name.path is not None:
         return _local(config, name, name.path, size)
-    settings = _tag_settings(name.architecture) if name.config_path is None else {}
-    if settings and len({_frozen(s[0]) for s in settings.values()}) == 1:
-        tag, (preprocess, _) = next(iter(settings.items()))
-        return Architecture(config, Preprocess.from_config(preprocess, size, f"open_clip's tag {tag!r}"), ())
+    settings = {} if name.config_path is not None else _tag_settings(name.architecture, config)
+    if len({_frozen(preprocess) for preprocess, _ in settings.values()}) == 1:
+        return _like_all_tags(config, name.architecture, settings, size)
     return Architecture(config, Preprocess.from_config({}, size, "defaults of open_clip"), ())
 
 
-def build(config: dict[str, Any], seed: int) -> nn.Module:
-    """Build the model in fp32 on the CPU, its weights drawn from ``seed``; the global random state is left alone.
+def build(config: dict[str, Any], seed: int, device: str = "cpu") -> nn.Module:
+    """Build the model in fp32 on the CPU (or without storage, on ``meta``), its weights drawn from ``seed``.
+
+    The global random state is left alone.
 
     Raises:
         UnknownModel: when open_clip (or timm, or transformers) cannot build it.
@@ -85,7 +88,7 @@ def build(config: dict[str, Any], seed: int) -> nn.Module:
         arguments["text_cfg"]["hf_model_pretrained"] = False
     custom_text = bool(arguments.pop("custom_text", False)) or hub_text
     kind = CLIP if not custom_text else CoCa if "multimodal_cfg" in arguments else CustomTextCLIP
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device(device), _MarkedEmpty():
         torch.default_generator.manual_seed(seed)
         try:
             # cast_dtype picks the LayerNorm that computes in fp32 whatever the dtype of its input
@@ -97,7 +100,28 @@ def build(config: dict[str, Any], seed: int) -> nn.Module:
             ) from error
         except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UnknownModel(f"open_clip cannot build this architecture: {_first_line(error)}") from error
+        if device != "meta":
+            _draw_forgotten(model)
     return model.eval().requires_grad_(False)
+
+
+class _MarkedEmpty(TorchFunctionMode):
+    """Fills what ``torch.empty`` gives with NaN, so that a parameter that is never initialised shows."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.empty and result.is_floating_point():
+            result.fill_(math.nan)
+        return result
+
+
+def _draw_forgotten(model: nn.Module) -> None:
+    """Draw the parameters that open_clip leaves as the memory was (CoCa's decoder has one), so that a seed decides all."""
+    for _, parameter in sorted(model.named_parameters()):
+        if bool(torch.isnan(parameter).any()):
+            nn.init.normal_(parameter, std=float(parameter.shape[-1]) ** -0.5 if parameter.ndim else 1.0)
 
 
 def _base_config(name: ModelName) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -137,30 +161,41 @@ def _local(config: dict[str, Any], name: ModelName, path: Path, size: tuple[int,
         if "preprocess_cfg" not in content:
             raise PreprocessMismatch(f"{sidecar} has no preprocess_cfg")
         return Architecture(config, Preprocess.from_config(content["preprocess_cfg"], size, f"{SIDECAR} beside it"), ())
-    settings = _tag_settings(name.architecture) if name.config_path is None else {}
+    settings = {} if name.config_path is not None else _tag_settings(name.architecture, config)
     ways = {_frozen(preprocess) for preprocess, _ in settings.values()}
     gelus = {quick for _, quick in settings.values()}
-    if len(ways) > 1 or len(gelus) > 1:
-        what = [text for text, differs in (("preprocessing", len(ways) > 1), ("activation", len(gelus) > 1)) if differs]
+    other_activation = bool(gelus - {bool(config.get("quick_gelu"))})
+    if len(ways) > 1 or other_activation:
+        what = [
+            text for text, differs in (("preprocessing", len(ways) > 1), ("activation", other_activation)) if differs
+        ]
         raise PreprocessMismatch(
-            f"{path}: nothing says how these weights were trained, and those known of {name.architecture} differ in "
-            f"{' and '.join(what)}. Name weights that were trained in the same way, as in "
-            f"openclip:{name.architecture}/{path}?like={next(iter(settings))} (known: {', '.join(settings)}), "
-            f"or put the {SIDECAR} of the weights beside them"
+            f"{path}: nothing says how these weights were trained, and open_clip's weights for {name.architecture} "
+            f"differ in {' and '.join(what)}, from each other or from its plain configuration. Name weights that were "
+            f"trained in the same way, as in openclip:{name.architecture}/{path}?like={next(iter(settings))} "
+            f"(known: {some_of(list(settings))}), or put the {SIDECAR} of the weights beside them"
         )
     if settings:
-        tag, (preprocess, _) = next(iter(settings.items()))
-        return Architecture(config, Preprocess.from_config(preprocess, size, f"open_clip's tag {tag!r}"), ())
+        return _like_all_tags(config, name.architecture, settings, size)
     return Architecture(config, Preprocess.from_config({}, size, "defaults of open_clip"), ())
 
 
-def _tag_settings(architecture: str) -> dict[str, tuple[dict[str, Any], bool]]:
+def _like_all_tags(
+    config: dict[str, Any], architecture: str, settings: dict[str, tuple[dict[str, Any], bool]], size: tuple[int, int]
+) -> Architecture:
+    preprocess, _ = next(iter(settings.values()))
+    source = f"all of open_clip's tags for {architecture}"
+    return Architecture(config, Preprocess.from_config(preprocess, size, source), ())
+
+
+def _tag_settings(architecture: str, config: dict[str, Any]) -> dict[str, tuple[dict[str, Any], bool]]:
     """For each known tag: its preprocessing and whether its weights need QuickGELU."""
     settings = {}
     for tag in tags_of(architecture):
         record = tag_config(architecture, tag)
         preprocess = {key: record[key] for key in _PREPROCESS_KEYS if key in record}
-        settings[tag] = (preprocess, bool(record.get("quick_gelu", False)))
+        # a tag says quick_gelu only where the plain architecture lacks it
+        settings[tag] = (preprocess, bool(record.get("quick_gelu") or config.get("quick_gelu")))
     return settings
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from encoders.errors import UnknownModel, WeightsUnavailable
 
-__all__ = ["CHECKPOINT_SUFFIXES", "ModelName", "parse_name", "tag_config", "tags_of"]
+__all__ = ["CHECKPOINT_SUFFIXES", "ModelName", "parse_name", "some_of", "tag_config", "tags_of"]
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
@@ -57,15 +57,15 @@ def parse_name(rest: str) -> ModelName:
     option, equals, value = query.partition("=")
     if not mark or not equals or option not in ("like", "seed"):
         body, option, value = rest, "", ""
+    config_path: Path | None = None
     if ".json/" in body:
         head, _, pretrained = body.partition(".json/")
-        config_path: Path | None = Path(head + ".json").expanduser().absolute()
+        config_path = Path(head + ".json").expanduser().absolute()
         architecture = Path(head).name
-        if not config_path or not config_path.is_file():
+        if not config_path.is_file():
             raise UnknownModel(f"model 'openclip:{rest}': there is no file {config_path}")
     else:
         architecture, _, pretrained = body.partition("/")
-        config_path = None
         _check_architecture(rest, architecture, pretrained)
     known = [] if config_path else tags_of(architecture)
     if not pretrained:
@@ -113,6 +113,11 @@ def tag_config(architecture: str, tag: str) -> dict[str, Any]:
     return dict(open_clip.get_pretrained_cfg(architecture, tag))
 
 
+def some_of(items: list[str], most: int = 3) -> str:
+    """The first few of a list, for a message, and how many more there are."""
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
 def _check_architecture(rest: str, architecture: str, pretrained: str) -> None:
     import open_clip
 
@@ -133,4 +138,4 @@ def _near(value: str, known: list[str]) -> str:
 
 
 def _choices(known: list[str]) -> str:
-    return f"one of the tags {', '.join(known)}, " if known else ""
+    return f"one of the tags {some_of(known, 6)}, " if known else ""

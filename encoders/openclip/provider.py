@@ -209,5 +209,4 @@ def _fingerprint(architecture: Architecture, identity: str) -> str:
 def _count_parameters(config: dict[str, Any]) -> int | None:
     if "hf_model_name" in config["text_cfg"]:
         return None  # its text tower's size lies on the hub
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build(config, 0).parameters())
+    return sum(parameter.numel() for parameter in build(config, 0, "meta").parameters())

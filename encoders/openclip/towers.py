@@ -57,8 +57,8 @@ def lower_precision(visual: nn.Module, dtype: torch.dtype) -> nn.Module:
     if not isinstance(visual, TimmModel):
         convert_weights_to_lp(visual, dtype=dtype)
         return visual
-    visual.to(dtype)
-    for module in visual.modules():
+    tower: nn.Module = visual.to(dtype)
+    for module in tower.modules():
         if isinstance(module, LayerNormFp32):
             module.float()
-    return visual
+    return tower

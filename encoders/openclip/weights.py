@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from encoders.errors import WeightsDamaged, WeightsMismatch
-from encoders.openclip.names import CHECKPOINT_SUFFIXES
+from encoders.openclip.names import CHECKPOINT_SUFFIXES, some_of
 
 __all__ = ["file_identity", "load_into", "random_identity", "read_checkpoint"]
 
@@ -71,7 +71,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         state = {key[len("module.") :]: value for key, value in state.items()}
     broken = [k for k, v in state.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
     if broken:
-        raise WeightsDamaged(f"{path}: {_some(broken)} not finite")
+        raise WeightsDamaged(f"{path}: {some_of(broken)} not finite")
     return state
 
 
@@ -110,7 +110,7 @@ def load_into(model: nn.Module, state: dict[str, torch.Tensor], path: Path, *, k
     ]
     if missing or unexpected or shapes:
         parts = [
-            f"{len(keys)} {what} ({_some(keys)})"
+            f"{len(keys)} {what} ({some_of(keys)})"
             for what, keys in (("keys missing", missing), ("keys unexpected", unexpected), ("shapes differ", shapes))
             if keys
         ]
@@ -147,7 +147,3 @@ def _read_torch(path: Path) -> Any:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise WeightsDamaged(f"{path} is no whole torch checkpoint: {str(error).splitlines()[0][:200]}") from error
-
-
-def _some(items: list[str]) -> str:
-    return ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
