@@ -59,6 +59,7 @@ class DecodeWorker:
         answers = self._child.stream(
             "pipeline.ingest:inspect_source",
             source,
+            uri,
             options.cache_folder(),
             options.cache_bytes,
             stall_seconds=options.stall_seconds,

@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,13 +117,14 @@ class ItemResult:
         return asdict(self)
 
 
-def inspect_source(uri: str, cache_dir: str, cache_bytes: int) -> Iterator[tuple[MediaInfo, str]]:
+def inspect_source(source: str, uri: str, cache_dir: str, cache_bytes: int) -> Iterator[tuple[MediaInfo, str]]:
     """Probe one source; runs where it can be killed. Gives one pair: the facts, and the content's fingerprint."""
     from pipeline.sources import fingerprint, localize, probe
+    from pipeline.sources.redact import shown_as
 
     beat()
-    with localize(uri, Path(cache_dir), cache_bytes, progress=lambda *_: beat()) as path:
-        yield probe(path, uri=uri), fingerprint(uri)
+    with localize(source, Path(cache_dir), cache_bytes, progress=lambda *_: beat()) as path, shown_as(str(path), uri):
+        yield replace(probe(str(path)), uri=uri), fingerprint(source)
 
 
 def part_spans(duration_seconds: float | None, part_seconds: float) -> list[Span]:

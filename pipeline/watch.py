@@ -20,6 +20,7 @@ from pipeline.media import Block, ClosedSegment, Frame, Span, WatchSummary
 from pipeline.sampling import Sampler, SamplingOptions
 from pipeline.segments import Segmenter, SegmentOptions, ShotDetector
 from pipeline.sources import localize, open_source
+from pipeline.sources.redact import shown_as
 
 __all__ = ["WatchTask", "watch"]
 
@@ -68,7 +69,8 @@ def watch(task: WatchTask) -> Iterator[Block | WatchSummary]:
     beat()
     with (
         localize(task.source, Path(task.cache_dir), task.cache_bytes, progress=lambda *_: beat()) as path,
-        open_source(path, decoder=task.decoder, short_side=task.short_side, threads=task.threads) as source,
+        shown_as(str(path), task.uri),
+        open_source(str(path), decoder=task.decoder, short_side=task.short_side, threads=task.threads) as source,
     ):
         start_seconds = task.span.start_seconds if task.span else 0.0
         eyes = _Watcher(task, start_seconds, source.info.average_fps)

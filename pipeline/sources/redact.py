@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-__all__ = ["is_remote", "redact", "redact_text", "remote_schemes"]
+from pipeline.errors import SourceError
+
+__all__ = ["is_remote", "redact", "redact_text", "remote_schemes", "shown_as"]
 
 remote_schemes = ("http", "https", "s3")
 
@@ -70,3 +74,14 @@ def _secrets(uri: str) -> list[str]:
         if len(value) >= 6 and _is_secret(name):
             found += [value, unquote(value), quote(unquote(value), safe="")]
     return sorted(set(found), key=len, reverse=True)
+
+
+@contextmanager
+def shown_as(path: str, uri: str) -> Iterator[None]:
+    """Within it, source errors name ``uri`` instead of the local copy at ``path``."""
+    try:
+        yield
+    except SourceError as error:
+        if path == uri:
+            raise
+        raise type(error)(str(error).replace(path, uri)) from error

@@ -1,0 +1,248 @@
+"""A batch job: for each video inspect -> plan -> parts -> commit, many at a time, on Ray.
+
+This process is the library's one writer. Everything that a part found is committed in one transaction, ids follow from the
+content and the recipe, so a job that dies at any moment is taken up by submitting again: what is done is skipped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from csat_fusion.errors import LongreelError
+from jobs.engine import Engine
+from jobs.reporting import JobSummary, Reporter
+from jobs.settings import RunSettings
+from jobs.workers import Taken
+from pipeline.catalog import Catalog, video_id_for
+from pipeline.errors import LibraryError
+from pipeline.ingest import ItemResult, part_spans, watch_task
+from pipeline.sources import SourceItem, redact
+
+if TYPE_CHECKING:
+    from pipeline.catalog.records import PartRecord, VideoRecord
+
+__all__ = ["BatchJob", "item_from_record", "skip_done"]
+
+_CANCEL_POLL_SECONDS = 1.0
+
+
+def item_from_record(record: VideoRecord, state: str) -> ItemResult:
+    """A job's line for a video that the catalog knows."""
+    return ItemResult(
+        uri=record.uri,
+        video=record.id,
+        state=state,
+        duration_seconds=record.duration_seconds,
+        segments=record.segments,
+        vectors=record.vectors,
+        frames_sampled=record.frames_sampled,
+        frames_encoded=record.frames_encoded,
+        lost_seconds=record.lost_seconds,
+    )
+
+
+def skip_done(
+    catalog: Catalog, items: Sequence[SourceItem], recipe_key: str
+) -> tuple[list[SourceItem], list[ItemResult]]:
+    """Split into what there is to do and what is done and unchanged.
+
+    Remote sources are asked for their fingerprint where they are worked on, not here.
+    """
+    from pipeline.sources import fingerprint, is_remote
+
+    todo, skipped = [], []
+    for item in items:
+        record = catalog.find_video(video_id_for(redact(item.uri)))
+        current = None
+        if record is not None and record.state == "done" and not is_remote(item.uri):
+            with contextlib.suppress(LongreelError):  # whatever is wrong with it now is found, and said, by the job
+                current = fingerprint(item.uri)
+        if record is not None and current is not None and record.is_done(current, recipe_key):
+            skipped.append(item_from_record(record, "skipped"))
+        else:
+            todo.append(item)
+    return todo, skipped
+
+
+class BatchJob:
+    """Runs a list of sources through the engine into the catalog.
+
+    Args:
+        catalog: of a library whose writer lock this process holds.
+        job_id: a job that the catalog knows.
+    """
+
+    def __init__(
+        self, catalog: Catalog, engine: Engine, settings: RunSettings, job_id: str, reporter: Reporter
+    ) -> None:
+        self._catalog = catalog
+        self._engine = engine
+        self._settings = settings
+        self._job_id = job_id
+        self._reporter = reporter
+        self._recipe_key = settings.ingest.recipe_key(engine.info.fingerprint)
+
+    async def run(self, items: Sequence[SourceItem]) -> JobSummary:
+        """Do all ``items``; one that fails is recorded and the others go on.
+
+        Raises:
+            LibraryError: the library itself cannot go on (a full disk, say); what was committed stays.
+        """
+        summary = JobSummary(self._job_id)
+        queue = iter(items)
+        results: dict[str, ItemResult] = {}
+
+        async def worker() -> None:
+            for item in queue:
+                results[item.uri] = await self._video(item)
+
+        # One more than there are decoders, so that one video can be inspected while the others decode.
+        workers = [asyncio.create_task(worker()) for _ in range(min(len(items), self._engine.decoder_count + 1))]
+        everything = asyncio.gather(*workers)
+        cancel = asyncio.create_task(self._wait_for_cancel())
+        stopped = _stop_on_signals()
+        try:
+            await asyncio.wait([everything, cancel, stopped], return_when=asyncio.FIRST_COMPLETED)
+            summary.interrupted = stopped.done()
+            if everything.done():
+                everything.result()
+            elif cancel.done():
+                cancel.result()
+        finally:
+            for task in [*workers, cancel]:
+                task.cancel()
+            await asyncio.gather(everything, cancel, return_exceptions=True)
+            _restore_signals(stopped)
+        summary.items = [results.get(item.uri) or self._cancelled(item) for item in items]
+        return summary
+
+    async def _wait_for_cancel(self) -> None:
+        while not self._catalog.cancel_requested(self._job_id):
+            await asyncio.sleep(_CANCEL_POLL_SECONDS)
+
+    def _cancelled(self, item: SourceItem) -> ItemResult:
+        uri = redact(item.uri)
+        video_id = video_id_for(uri)
+        self._catalog.set_item(self._job_id, uri, video_id=video_id, name=item.name, state="cancelled")
+        result = ItemResult(uri=uri, video=video_id, state="cancelled")
+        self._reporter.video_ended(item.name, result)
+        return result
+
+    async def _video(self, item: SourceItem) -> ItemResult:
+        """One video to its end: done, failed or skipped."""
+        uri = redact(item.uri)
+        video_id = video_id_for(uri)
+        try:
+            result = await self._ingest(item, uri, video_id)
+        except LibraryError:
+            raise  # not this video's fault: nothing can be kept any more
+        except LongreelError as error:
+            record = self._catalog.fail_video(video_id, uri, item.name, error, job_id=self._job_id, tags=item.tags)
+            failed = item_from_record(record, "failed")
+            result = ItemResult(
+                **{**failed.to_dict(), "error": {"type": type(error).__name__, "message": str(error)}}
+            )
+        self._record(item, result)
+        self._reporter.video_ended(item.name, result)
+        return result
+
+    async def _ingest(self, item: SourceItem, uri: str, video_id: str) -> ItemResult:
+        info, fingerprint = await self._engine.inspect(item.uri, uri)
+        known = self._catalog.find_video(video_id)
+        if known is not None and known.is_done(fingerprint, self._recipe_key):
+            return item_from_record(known, "skipped")
+        parts = self._catalog.plan_video(
+            video_id,
+            uri,
+            item.name,
+            item.tags,
+            item.start_time,
+            fingerprint,
+            self._recipe_key,
+            info,
+            part_spans(info.duration_seconds, self._settings.ingest.part_seconds),
+        )
+        self._reporter.video_started(uri, item.name, info.duration_seconds)
+        progress = _Progress(self._reporter, uri, parts)
+        waiting = [
+            asyncio.create_task(self._part(item.uri, uri, part, progress)) for part in parts if part.state != "done"
+        ]
+        try:
+            await asyncio.gather(*waiting)
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        return item_from_record(self._catalog.finish_video(video_id), "done")
+
+    async def _part(self, source: str, uri: str, part: PartRecord, progress: _Progress) -> None:
+        task = watch_task(source, uri, part.span, self._engine.info, self._settings.ingest)
+        try:
+            result = await self._engine.run_part(part.id, task, lambda taken: progress.update(part, taken))
+        except LongreelError as error:
+            self._catalog.fail_part(part.id, error)
+            raise
+        self._catalog.commit_part(part.id, result)
+
+    def _record(self, item: SourceItem, result: ItemResult) -> None:
+        error = result.error or {}
+        numbers = {
+            key: getattr(result, key)
+            for key in ("duration_seconds", "segments", "vectors", "frames_sampled", "frames_encoded", "lost_seconds")
+        }
+        self._catalog.set_item(
+            self._job_id,
+            result.uri,
+            video_id=result.video,
+            name=item.name,
+            state=result.state,
+            error_type=error.get("type"),
+            error_message=error.get("message"),
+            numbers=numbers,
+        )
+
+
+class _Progress:
+    """Adds up how far the parts of one video have come."""
+
+    def __init__(self, reporter: Reporter, uri: str, parts: Sequence[PartRecord]) -> None:
+        self._reporter = reporter
+        self._uri = uri
+        self._seconds = {
+            part.id: part.covered.duration_seconds if part.state == "done" and part.covered else 0.0 for part in parts
+        }
+        self._frames = 0
+
+    def update(self, part: PartRecord, taken: Taken) -> None:
+        if taken.end_seconds is not None:
+            self._seconds[part.id] = taken.end_seconds - part.span.start_seconds
+        self._frames += taken.frames
+        self._reporter.video_progress(self._uri, sum(self._seconds.values()), self._frames)
+
+
+def _stop_on_signals() -> asyncio.Future[None]:
+    """Done at the first SIGINT or SIGTERM; a second SIGINT breaks off at once, as usual."""
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[None] = loop.create_future()
+
+    def stop() -> None:
+        if not stopped.done():
+            stopped.set_result(None)
+        loop.remove_signal_handler(signal.SIGINT)
+
+    with contextlib.suppress(ValueError, RuntimeError):  # not the main thread: whoever is, decides
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+    return stopped
+
+
+def _restore_signals(stopped: asyncio.Future[None]) -> None:
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(ValueError, RuntimeError):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+    stopped.cancel()

@@ -1,0 +1,260 @@
+"""Runs a submit from its request to its summary, in this process or detached from it.
+
+``python -m jobs.runner`` is the detached form: it reads a request (JSON) from standard input and goes on by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from csat_fusion.errors import LongreelError
+from jobs.errors import Interrupted
+from jobs.reporting import JobSummary, LineReporter, Reporter
+from jobs.settings import RunSettings, settings_from_dict
+from pipeline.catalog import Catalog, video_id_for
+from pipeline.ingest import ItemResult
+from pipeline.sources import SourceItem, redact
+from pipeline.store import Store
+
+__all__ = ["SubmitRequest", "new_job_id", "open_or_create_store", "run_detached", "run_submit"]
+
+
+def new_job_id() -> str:
+    """Sorts by time and is unique enough to be typed by its first letters: ``20260102-030405-ab12``."""
+    return f"{_now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+@dataclass(frozen=True)
+class SubmitRequest:
+    """Everything that a submit needs. ``command`` is what is recorded; it holds no credentials."""
+
+    store: Path
+    items: tuple[SourceItem, ...]
+    settings: RunSettings
+    command: str = "longreel submit"
+    address: str | None = None
+    job_id: str = field(default_factory=new_job_id)
+
+    def to_json(self) -> str:
+        """For the detached process; it may hold credentials, so it goes through a pipe, never to a file."""
+        items = [
+            {
+                "uri": item.uri,
+                "name": item.name,
+                "tags": list(item.tags),
+                "start_time": item.start_time.isoformat() if item.start_time else None,
+            }
+            for item in self.items
+        ]
+        values = {"store": str(self.store), "items": items, "settings": self.settings.to_dict()}
+        values |= {"command": self.command, "address": self.address, "job_id": self.job_id}
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, text: str) -> SubmitRequest:
+        values = json.loads(text)
+        items = tuple(
+            SourceItem(
+                uri=item["uri"],
+                name=item["name"],
+                tags=tuple(item["tags"]),
+                start_time=datetime.fromisoformat(item["start_time"]) if item["start_time"] else None,
+            )
+            for item in values["items"]
+        )
+        return cls(
+            store=Path(values["store"]),
+            items=items,
+            settings=settings_from_dict(values["settings"]),
+            command=values["command"],
+            address=values["address"],
+            job_id=values["job_id"],
+        )
+
+
+def open_or_create_store(path: Path, model: str) -> Store:
+    """The library at ``path``, made for ``model`` when there is none.
+
+    Raises:
+        ModelMismatch: it was made with another model.
+        NotALibrary, LibraryError, CatalogTooNew, DiskFull: see :class:`pipeline.store.Store`.
+    """
+    if Store.exists(path):
+        store = Store.open(path)
+        store.check_name(model)
+        return store
+    return Store.create(path, model)
+
+
+def run_submit(request: SubmitRequest, reporter: Reporter) -> JobSummary:
+    """Run a job to its end.
+
+    Raises:
+        Interrupted: stopped by Ctrl-C or SIGTERM; what was done is kept.
+        LongreelError: the job could not run at all (library busy, no such model, no room for the workers, full disk).
+    """
+    with ExitStack() as stack:
+        store = open_or_create_store(request.store, request.settings.model)
+        stack.enter_context(store.lock(request.command))
+        catalog = stack.enter_context(Catalog(store.catalog_path))
+        catalog.mark_interrupted_jobs()
+        _register(catalog, request)
+        catalog.update_job(
+            request.job_id, state="running", pid=os.getpid(), host=socket.gethostname(), started_at=_now()
+        )
+        state = "interrupted"
+        try:
+            summary = _run(store, catalog, request, reporter)
+            if not summary.interrupted:
+                state = "cancelled" if summary.count("cancelled") else "finished"
+        except LongreelError as error:
+            catalog.record_error(error, job_id=request.job_id)
+            raise
+        except KeyboardInterrupt:
+            summary = JobSummary(request.job_id, interrupted=True)
+        finally:
+            catalog.update_job(request.job_id, state=state, ended_at=_now())
+        reporter.job_ended(summary)
+    if summary.interrupted:
+        raise Interrupted(
+            f"job {request.job_id} was stopped; {summary.count('done')} done and kept. "
+            "Submit the same again to go on where it stopped"
+        )
+    return summary
+
+
+def _run(store: Store, catalog: Catalog, request: SubmitRequest, reporter: Reporter) -> JobSummary:
+    from jobs.batch import skip_done
+
+    reporter.job_started(request.job_id, len(request.items))
+    todo: Sequence[SourceItem] = request.items
+    ended: dict[str, ItemResult] = {}
+    if store.is_bound:
+        recipe_key = request.settings.ingest.recipe_key(store.manifest.fingerprint)
+        todo, skipped = skip_done(catalog, request.items, recipe_key)
+        names = {redact(item.uri): item.name for item in request.items}
+        catalog.set_items(request.job_id, {item.uri: {"state": "skipped"} for item in skipped})
+        for item in skipped:
+            ended[item.uri] = item
+            reporter.video_ended(names[item.uri], item)
+    interrupted = False
+    if todo:
+        done = _work(store, catalog, request, todo, reporter)
+        interrupted = done.interrupted
+        ended |= {item.uri: item for item in done.items}
+        if not interrupted:
+            _update_index(store, catalog, request.settings)
+    items = [ended[redact(item.uri)] for item in request.items]
+    return JobSummary(request.job_id, items, interrupted)
+
+
+def _work(
+    store: Store, catalog: Catalog, request: SubmitRequest, todo: Sequence[SourceItem], reporter: Reporter
+) -> JobSummary:
+    from jobs.batch import BatchJob
+    from jobs.engine import Engine, start_ray, stop_ray
+
+    reporter.note("joining Ray" if request.address else "starting Ray on this machine")
+    resources = start_ray(request.address, request.settings.workers)
+
+    async def run() -> JobSummary:
+        reporter.note(f"loading {request.settings.model}")
+        async with Engine(request.settings, resources) as engine:
+            info = engine.info
+            store.bind(info)
+            catalog.dimension = info.dimension
+            weights = " (RANDOM weights: for trials only, the words mean nothing to it)" if info.random else ""
+            reporter.note(f"model {info.name}{weights} on {info.device}, {info.precision}: {info.precision_reason}")
+            return await BatchJob(catalog, engine, request.settings, request.job_id, reporter).run(todo)
+
+    try:
+        return asyncio.run(run())
+    finally:
+        stop_ray()
+
+
+def _update_index(store: Store, catalog: Catalog, settings: RunSettings) -> None:
+    from pipeline.index import VectorIndex
+
+    with VectorIndex.open(store.index_folder, catalog, store.manifest.dimension, settings.index) as index:
+        index.sync()
+
+
+def _register(catalog: Catalog, request: SubmitRequest) -> None:
+    """Write the job and its items down, unless the process that detached this one has done so."""
+    if any(job.id == request.job_id for job in catalog.jobs()):
+        return
+    config: dict[str, Any] = {"settings": request.settings.to_dict(), "address": request.address}
+    catalog.create_job(request.job_id, config, request.command)
+    catalog.set_items(
+        request.job_id,
+        {
+            redact(item.uri): {"video_id": video_id_for(redact(item.uri)), "name": item.name, "state": "pending"}
+            for item in request.items
+        },
+    )
+
+
+def run_detached(request: SubmitRequest) -> Path:
+    """Start the job in a process of its own and return at once; the path of its log.
+
+    Raises:
+        LibraryBusy: another process is writing to the library.
+        LongreelError: the library cannot be opened or made.
+    """
+    store = open_or_create_store(request.store, request.settings.model)
+    with store.lock(request.command), Catalog(store.catalog_path) as catalog:
+        _register(catalog, request)
+    store.jobs_folder.mkdir(exist_ok=True)
+    log = store.jobs_folder / f"{request.job_id}.log"
+    request = replace(request, store=store.path)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jobs.runner"],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # so that closing this terminal does not end it
+        )
+    assert process.stdin is not None
+    process.stdin.write(request.to_json().encode())
+    process.stdin.close()
+    return log
+
+
+def shown_command(arguments: Sequence[str]) -> str:
+    """The command line as it may be recorded."""
+    return shlex.join(["longreel", *(redact(word) for word in arguments)])
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def main() -> int:
+    """The detached process."""
+    request = SubmitRequest.from_json(sys.stdin.read())
+    try:
+        summary = run_submit(request, LineReporter(sys.stdout))
+    except LongreelError as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+        return 2
+    print(json.dumps(summary.to_dict(), ensure_ascii=False), flush=True)
+    return summary.exit_code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
