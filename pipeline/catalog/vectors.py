@@ -30,12 +30,13 @@ class VectorCatalog(CatalogPart):
         with self._read() as connection:
             return current_seq(connection)
 
-    def vectors_since(self, seq: int, limit: int) -> VectorRows:
-        """The vectors that are there now and came after change ``seq``, in the order of their coming."""
+    def vectors_since(self, seq: int, limit: int, until: int | None = None) -> VectorRows:
+        """The vectors that are there now and came after change ``seq`` (and not after ``until``), in that order."""
+        query = select(vectors).where(vectors.c.seq > seq)
+        if until is not None:
+            query = query.where(vectors.c.seq <= until)
         with self._read() as connection:
-            rows = connection.execute(
-                select(vectors).where(vectors.c.seq > seq).order_by(vectors.c.seq).limit(limit)
-            ).all()
+            rows = connection.execute(query.order_by(vectors.c.seq).limit(limit)).all()
         return self._columns(rows)
 
     def removals_since(self, seq: int) -> npt.NDArray[np.int64]:
@@ -50,6 +51,8 @@ class VectorCatalog(CatalogPart):
 
     def sample_vectors(self, count: int) -> npt.NDArray[np.float16]:
         """About ``count`` embeddings [N, D], spread evenly over the library; the same ones each time."""
+        if count < 1:
+            return self._embeddings([])
         with self._read() as connection:
             total = int(connection.execute(select(func.count(vectors.c.seq))).scalar_one())
             step = max(1, total // max(count, 1))
