@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from pipeline.errors import DecoderCrashed, DecoderHung
+from pipeline.wire import receive, send
 
 __all__ = ["Isolated", "NativeNoise", "RemoteTraceback", "beat", "native_noise"]
 
@@ -82,7 +83,7 @@ class _Child:
     def send(self, kind: str, value: object = None) -> None:
         with self._lock:
             try:
-                _send(self.connection, kind, value)
+                send(self.connection, kind, value)
             except (BrokenPipeError, ConnectionResetError) as error:
                 raise _ParentGone from error
             self._last_sent = time.monotonic()
@@ -106,30 +107,6 @@ def beat() -> None:
 def native_noise() -> NativeNoise | None:
     """A reader of what native libraries print from now on; None outside an isolated child."""
     return NativeNoise() if _child is not None else None
-
-
-# -- messages: a pickle, and the buffers of its arrays beside it, so that pictures are not copied into the pickle ------
-
-
-def _send(connection: Connection[Any, Any], kind: str, value: object) -> None:
-    buffers: list[pickle.PickleBuffer] = []
-    body = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-    views = [buffer.raw() for buffer in buffers]
-    connection.send_bytes(pickle.dumps((kind, [len(view) for view in views], body), protocol=5))
-    for view in views:
-        if len(view):
-            connection.send_bytes(view)
-
-
-def _receive(connection: Connection[Any, Any]) -> tuple[str, Any]:
-    kind, sizes, body = pickle.loads(connection.recv_bytes())
-    buffers = []
-    for size in sizes:
-        buffer = bytearray(size)
-        if size:
-            connection.recv_bytes_into(buffer)
-        buffers.append(buffer)
-    return kind, pickle.loads(body, buffers=buffers)
 
 
 # -- the parent --------------------------------------------------------------------------------------------------------
@@ -275,7 +252,7 @@ class Isolated:
             try:
                 if fresh:
                     self._expect("ready", process, label)
-                _send(process.connection, "call", (target, args))
+                send(process.connection, "call", (target, args))
                 self._expect("started", process, label)
             except (BrokenPipeError, ConnectionResetError, DecoderCrashed):
                 if fresh or attempt == 2:
@@ -300,7 +277,7 @@ class Isolated:
                 raise DecoderHung(
                     f"{label}: no frame for {stall_seconds:g} s; the decoding process was killed" + _said(process)
                 )
-            return _receive(process.connection)
+            return receive(process.connection)
         except (EOFError, ConnectionResetError, BrokenPipeError):
             pass
         try:
@@ -316,9 +293,9 @@ class Isolated:
             return False
         deadline = time.monotonic() + _DRAIN_SECONDS
         try:
-            _send(process.connection, "cancel", None)
+            send(process.connection, "cancel", None)
             while process.connection.poll(max(0.0, deadline - time.monotonic())):
-                kind, _ = _receive(process.connection)
+                kind, _ = receive(process.connection)
                 if kind in ("end", "error"):
                     return True
         except (OSError, EOFError):
@@ -409,7 +386,7 @@ def _child_main(fd: int, parent: int) -> None:
     _child.send("ready")
     while True:
         try:
-            kind, value = _receive(_child.connection)
+            kind, value = receive(_child.connection)
         except (EOFError, ConnectionResetError):
             return
         if kind == "call":

@@ -153,6 +153,14 @@ def _is_text(head: bytes) -> bool:
     return len(head) > 0 and printable >= 0.97 * len(head)
 
 
+def real_video_streams(container: InputContainer) -> list[VideoStream]:
+    """The video streams that show moving pictures: no covers, no thumbnails."""
+    from av.stream import Disposition
+
+    not_video = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+    return [s for s in container.streams.video if not s.disposition & not_video and s.codec_context is not None]
+
+
 def choose_stream(container: InputContainer, path: str) -> VideoStream:
     """The first video stream with the default disposition, else the first; cover pictures and thumbnails do not count.
 
@@ -162,8 +170,7 @@ def choose_stream(container: InputContainer, path: str) -> VideoStream:
     """
     from av.stream import Disposition
 
-    not_video = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-    streams = [s for s in container.streams.video if not s.disposition & not_video and s.codec_context is not None]
+    streams = real_video_streams(container)
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "none"
         raise NoVideoStream(f"{path}: no video stream (streams: {kinds})")
@@ -285,7 +292,7 @@ def describe(container: InputContainer, stream: VideoStream, path: str) -> Media
         frame_count=stream.frames or None,
         average_fps=float(rate) if rate else None,
         stream_index=stream.index,
-        video_streams=sum(1 for s in container.streams.video),
+        video_streams=len(real_video_streams(container)),
         size_bytes=container.size,
         notes=tuple(notes),
     )

@@ -99,12 +99,10 @@ class PyAVSource(Source):
             held = (picture, pts, key)
         if not finished:
             loss.ended()
-            if keyframes_only and not self._truncated():
-                loss.lost_units = 0  # packets that were skipped on purpose are not lost
         if held is not None:
             given += 1
-            length = held[0].duration or self._average
-            yield self._frame(held, max(1, int(length)))
+            length = loss.packets_end - held[1] if keyframes_only else int(held[0].duration or self._average)
+            yield self._frame(held, max(1, length))
         self.damage.lost_seconds = loss.lost_seconds
         if loss.lost_frames:
             self.damage.note(f"{loss.lost_frames} packets gave no frame")
@@ -113,9 +111,6 @@ class PyAVSource(Source):
         whole = span is None or span.start_seconds <= 0
         if whole and given == 0 and after is None and not finished:
             raise MediaUnreadable(f"{self._path}: not one frame could be decoded ({self.damage.decode_errors} errors)")
-
-    def _truncated(self) -> bool:
-        return any(note.startswith("truncated") for note in self.info.notes)
 
     def _frame(self, held: tuple[VideoFrame, int, bool], duration: int) -> Frame:
         picture, pts, key = held
@@ -171,7 +166,9 @@ class PyAVSource(Source):
     ) -> Generator[tuple[VideoFrame, int, bool], None, None]:
         import av
 
-        container, stream = self._open(keyframes_only)
+        # Without time stamps all frames are needed to know a key frame's time.
+        keys_alone = keyframes_only and not self._untimed()
+        container, stream = self._open(self._threaded and not keys_alone)
         stamper = Stamper(self.info, self.damage)
         self._average = stamper.average
         start_pts = self.info.start_pts
@@ -181,12 +178,19 @@ class PyAVSource(Source):
                 container.seek(target_pts, stream=stream, backward=True, any_frame=False)
             except av.error.FFmpegError:
                 return
-        packets = self._packets(container, stream)
-        for packet in packets:
+        for packet in self._packets(container, stream):
             beat()
             if packet is not None and packet.pts is not None and not packet.is_discard:
-                loss.packet(packet.pts - start_pts, packet.duration or stamper.average)
-            for picture in self._decode(stream, packet):
+                pts, length = packet.pts - start_pts, packet.duration or stamper.average
+                if keys_alone and not packet.is_keyframe:
+                    loss.reached(pts + length)
+                else:
+                    loss.packet(pts, length)
+            if keys_alone:
+                pictures = self._decode_alone(stream, packet)
+            else:
+                pictures = self._decode(stream, packet)
+            for picture in pictures:
                 if waiting_for_key and not picture.key_frame:
                     continue  # leading pictures that refer to what lies before the seek
                 raw = picture.pts if picture.pts is not None else (None if self._untimed() else picture.dts)
@@ -195,7 +199,8 @@ class PyAVSource(Source):
                     loss.frames_from(pts)
                     waiting_for_key = False
                 loss.frame(pts)
-                yield picture, pts, bool(picture.key_frame)
+                if picture.key_frame or not keyframes_only:
+                    yield picture, pts, bool(picture.key_frame)
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[Any] | None]:
         """The stream's packets, then None to drain the decoder. A demuxer error in the middle ends the packets."""
@@ -224,7 +229,15 @@ class PyAVSource(Source):
             self.damage.note(f"decoding error: {error.strerror or error}")
             return []
 
-    def _open(self, keyframes_only: bool) -> tuple[InputContainer, VideoStream]:
+    def _decode_alone(self, stream: VideoStream, packet: Packet[Any] | None) -> list[VideoFrame]:
+        """A key frame's packet decoded by itself, which costs no other frame and keeps key frames in order."""
+        if packet is None or not packet.is_keyframe or packet.is_discard:
+            return []
+        pictures = self._decode(stream, packet) + self._decode(stream, None)
+        stream.codec_context.flush_buffers()
+        return pictures[:1]
+
+    def _open(self, threaded: bool) -> tuple[InputContainer, VideoStream]:
         self.close()
         container = open_container(self._path)
         self._container = container
@@ -232,8 +245,6 @@ class PyAVSource(Source):
         if stream.type != "video":
             raise MediaDamaged(f"{self._path}: stream {self.info.stream_index} is no video stream any more")
         context: Any = stream.codec_context
-        context.thread_type = "FRAME" if self._threaded else "NONE"
-        context.thread_count = self._threads if self._threaded else 1
-        if keyframes_only:
-            context.skip_frame = "NONKEY"
+        context.thread_type = "FRAME" if threaded else "NONE"
+        context.thread_count = self._threads if threaded else 1
         return container, stream

@@ -66,7 +66,7 @@ class LossAccount:
         """Forget everything: decoding starts again from another place."""
         self._waiting: list[tuple[int, int]] = []
         self._last_frame: int | None = None
-        self._packets_end: int | None = None
+        self.packets_end = 0
         self.lost_units = 0
         self.lost_frames = 0
 
@@ -74,7 +74,11 @@ class LossAccount:
         """A packet went to the decoder."""
         if self._last_frame is None or pts > self._last_frame:
             heapq.heappush(self._waiting, (pts, duration))
-        self._packets_end = max(self._packets_end or 0, pts + duration)
+        self.reached(pts + duration)
+
+    def reached(self, end: int) -> None:
+        """The container has data up to ``end``, decoded or not."""
+        self.packets_end = max(self.packets_end, end)
 
     def frame(self, pts: int) -> None:
         """The frame at ``pts`` came out; what waits for an earlier time never will."""
@@ -97,7 +101,7 @@ class LossAccount:
         if promised is None:
             return
         end = promised if self._span is None else min(promised, self._span.end_seconds)
-        reached = float((self._packets_end or 0) * self._time_base)
+        reached = float(self.packets_end * self._time_base)
         if self._span is not None:
             reached = max(reached, self._span.start_seconds)
         missing = end - reached
