@@ -58,8 +58,8 @@ class EncoderFacts(Protocol):
 class Manifest:
     """What ``longreel.json`` says. ``random`` tells that the model has untrained weights.
 
-    A library that was made before its model was loaded (a job that goes on in the background) has an empty ``fingerprint``
-    until :meth:`Store.bind`.
+    A library that was made before its model was loaded (a job that goes on in the background) has an empty
+    ``fingerprint`` until :meth:`Store.bind`.
     """
 
     format_version: int
@@ -268,7 +268,7 @@ class Store:
         self.check_name(encoder.name)
         differences = []
         theirs = json.loads(json.dumps(dict(encoder.preprocess)))
-        for key in sorted(mine.preprocess.keys() | theirs.keys()):
+        for key in sorted((mine.preprocess.keys() | theirs.keys()) - {"source"}):  # where it came from changes nothing
             if mine.preprocess.get(key) != theirs.get(key):
                 differences.append(f"preprocessing {key} {mine.preprocess.get(key)!r}, now {theirs.get(key)!r}")
         if encoder.dimension != mine.dimension:

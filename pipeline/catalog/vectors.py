@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from sqlalchemy import ColumnElement, Row, Select, func, select
 
 from pipeline.catalog.base import CatalogPart, batched, current_seq
+from pipeline.catalog.filters import Filter
 from pipeline.catalog.models import captions, removals, segments, thumbnails, token_sets, vectors, video_tags, videos
 from pipeline.catalog.records import CaptionRecord, SegmentRow, VectorRows
 from pipeline.media import Span, TokenRecord
@@ -87,45 +87,21 @@ class VectorCatalog(CatalogPart):
                 found.extend(connection.execute(select(vectors).where(vectors.c.id.in_(batch))))
         return self._columns(found)
 
-    def count_matching(
-        self,
-        *,
-        video_id: str | None = None,
-        tag: str | None = None,
-        span: Span | None = None,
-        added_after: datetime | None = None,
-    ) -> int:
+    def count_matching(self, where: Filter) -> int:
         """How many vectors a filter lets through."""
-        query = _filtered(select(func.count(vectors.c.seq)), video_id, tag, span, added_after)
         with self._read() as connection:
-            return int(connection.execute(query).scalar_one())
+            return int(connection.execute(_filtered(select(func.count(vectors.c.seq)), where)).scalar_one())
 
-    def ids_matching(
-        self,
-        *,
-        video_id: str | None = None,
-        tag: str | None = None,
-        span: Span | None = None,
-        added_after: datetime | None = None,
-    ) -> npt.NDArray[np.int64]:
-        """Ids [N] of the vectors that a filter lets through: of a video, of videos with a tag, overlapping a span of
-        media time, of videos added after a time."""
-        query = _filtered(select(vectors.c.id), video_id, tag, span, added_after)
+    def ids_matching(self, where: Filter) -> npt.NDArray[np.int64]:
+        """Ids [N] of the vectors that a filter lets through; those that overlap its range of time are."""
         with self._read() as connection:
-            return np.array(connection.execute(query).scalars().all(), dtype=np.int64)
+            found = connection.execute(_filtered(select(vectors.c.id), where)).scalars().all()
+        return np.array(found, dtype=np.int64)
 
-    def ids_and_embeddings_matching(
-        self,
-        *,
-        video_id: str | None = None,
-        tag: str | None = None,
-        span: Span | None = None,
-        added_after: datetime | None = None,
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
+    def ids_and_embeddings_matching(self, where: Filter) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
         """As :meth:`ids_matching`, with the embeddings [N, D]."""
-        query = _filtered(select(vectors.c.id, vectors.c.embedding), video_id, tag, span, added_after)
         with self._read() as connection:
-            rows = connection.execute(query).all()
+            rows = connection.execute(_filtered(select(vectors.c.id, vectors.c.embedding), where)).all()
         return np.array([row.id for row in rows], dtype=np.int64), self._embeddings([row.embedding for row in rows])
 
     # -- other content of segments -----------------------------------------------------------------------------------
@@ -201,15 +177,13 @@ class VectorCatalog(CatalogPart):
         )
 
 
-def _filtered(
-    query: Select[Any], video_id: str | None, tag: str | None, span: Span | None, added_after: datetime | None
-) -> Select[Any]:
-    if video_id is not None:
-        query = query.where(vectors.c.video_id == video_id)
-    if tag is not None:
-        query = query.where(vectors.c.video_id.in_(select(video_tags.c.video_id).where(video_tags.c.tag == tag)))
-    if added_after is not None:
-        query = query.where(vectors.c.video_id.in_(select(videos.c.id).where(videos.c.added_at > added_after)))
-    if span is not None:
+def _filtered(query: Select[Any], where: Filter) -> Select[Any]:
+    if where.video_id is not None:
+        query = query.where(vectors.c.video_id == where.video_id)
+    if where.tag is not None:
+        query = query.where(vectors.c.video_id.in_(select(video_tags.c.video_id).where(video_tags.c.tag == where.tag)))
+    if where.added_after is not None:
+        query = query.where(vectors.c.video_id.in_(select(videos.c.id).where(videos.c.added_at > where.added_after)))
+    if (span := where.span) is not None:
         query = query.where(vectors.c.start_seconds < span.end_seconds, vectors.c.end_seconds > span.start_seconds)
     return query

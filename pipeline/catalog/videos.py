@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from pipeline.catalog.base import CatalogPart, utc_now
+from pipeline.catalog.base import CatalogPart, batched, utc_now
 from pipeline.catalog.ids import part_id_for
 from pipeline.catalog.models import errors, parts, segments, vectors, video_tags, videos
 from pipeline.catalog.parts import delete_parts, part_record, part_rows
@@ -81,6 +81,15 @@ class VideoCatalog(CatalogPart):
             query = query.where(videos.c.state == state)
         with self._read() as connection:
             return _records(connection, query)
+
+    def names_of(self, video_ids: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """URI and name by id; ids that are gone are left out."""
+        found: dict[str, tuple[str, str]] = {}
+        with self._read() as connection:
+            for batch in batched(video_ids):
+                query = select(videos.c.id, videos.c.uri, videos.c.name).where(videos.c.id.in_(batch))
+                found |= {row.id: (row.uri, row.name) for row in connection.execute(query)}
+        return found
 
     def count_videos(self) -> int:
         with self._read() as connection:

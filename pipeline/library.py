@@ -1,0 +1,360 @@
+"""The Python face of a library: open it, ask it, list it, remove from it.
+
+with Library.open("my-videos") as library:
+    for moment in library.query("a dog runs into the sea"):
+        print(moment.name, moment.start_seconds, moment.score)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.catalog import Catalog, VideoRecord
+from pipeline.errors import ModelMismatch, NotALibrary, QueryError
+from pipeline.index import IndexOptions, VectorIndex
+from pipeline.media import Span
+from pipeline.search import Filter, Moment, SearchOptions, search
+from pipeline.store import Manifest, Store
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from encoders import Encoder
+
+__all__ = ["Library", "Moment"]
+
+
+class Library:
+    """Everything that is kept about a collection of videos. A context manager; use :meth:`open`.
+
+    Reading takes no lock and works while a job writes; writing (:meth:`remove`, :meth:`writing`) needs the library's
+    one writer lock and raises ``LibraryBusy`` while another process has it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        encoder: Encoder | None = None,
+        device: str = "auto",
+        index_options: IndexOptions | None = None,
+        search_options: SearchOptions | None = None,
+    ) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._owns_encoder = encoder is None
+        self._device = device
+        self._index_options = index_options or IndexOptions()
+        self._search_options = search_options or SearchOptions()
+        self._index: VectorIndex | None = None
+        self._background: tuple[int, npt.NDArray[np.float16]] | None = None
+        self._catalog = Catalog(store.catalog_path, dimension=store.manifest.dimension or None)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        model: str | None = None,
+        *,
+        create: bool = True,
+        encoder: Encoder | None = None,
+        device: str = "auto",
+        index_options: IndexOptions | None = None,
+        search_options: SearchOptions | None = None,
+    ) -> Library:
+        """Open the library in a folder, or make one there.
+
+        Args:
+            path: its folder.
+            model: name of the model that makes its vectors (``openclip:ARCH/PRETRAINED``). Needed to make a library;
+                an existing one knows its own, and a name given is compared with it. The model itself is loaded only
+                when something has to be encoded.
+            create: make the library when there is none.
+            encoder: a loaded model to use instead of loading one; the caller closes it.
+            device: where to load the model.
+
+        Raises:
+            NotALibrary: there is none and ``create`` is false or no model was named; a folder with other content; a
+                damaged manifest or catalog.
+            ModelMismatch: it was made with another model; both are named.
+            CatalogTooNew, DiskFull, LibraryError.
+        """
+        if encoder is not None:
+            if model is not None and model != encoder.info.name:
+                raise ModelMismatch(f"{path}: model {model!r} was named, the encoder given is {encoder.info.name!r}")
+            model = encoder.info.name
+        if Store.exists(path):
+            store = Store.open(path)
+            if model is not None:
+                store.check_name(model)
+            if encoder is not None and store.is_bound:
+                store.check_model(encoder.info)
+        elif not create:
+            store = Store.open(path)  # says what is wrong with it
+        elif model is None:
+            raise NotALibrary(f"{Path(path).absolute()}: no library there; name a model to make one")
+        else:
+            store = Store.create(path, encoder.info if encoder is not None else model)
+        return cls(store, encoder=encoder, device=device, index_options=index_options, search_options=search_options)
+
+    # -- what it is --------------------------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path:
+        return self._store.path
+
+    @property
+    def model(self) -> str:
+        """Name of the model that makes this library's vectors."""
+        return self._store.manifest.model
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._store.manifest
+
+    @property
+    def store(self) -> Store:
+        return self._store
+
+    @property
+    def catalog(self) -> Catalog:
+        return self._catalog
+
+    @property
+    def encoder(self) -> Encoder:
+        """The library's model, loaded on first use and checked to be the one that made the vectors.
+
+        Raises:
+            ModelMismatch: the model of that name has changed since.
+            EncoderError: it cannot be loaded.
+        """
+        if self._encoder is None:
+            from encoders import load_encoder
+
+            # The library's own precision: vectors of the same kind on both sides, and nothing to measure at start.
+            precision = self._store.manifest.precision
+            loaded = load_encoder(self.model, device=self._device, precision=precision or "auto")
+            try:
+                if self._store.is_bound:
+                    self._store.check_model(loaded.info)
+            except BaseException:
+                loaded.close()
+                raise
+            self._encoder = loaded
+        return self._encoder
+
+    def index(self) -> VectorIndex | None:
+        """The vector index, brought up to date; ``None`` for a library that holds no vectors yet.
+
+        Raises:
+            FaissMissing: FAISS is not installed.
+        """
+        if self._index is None:
+            self._refresh()
+            if not self._store.is_bound:
+                return None
+            self._index = VectorIndex.open(
+                self._store.index_folder, self._catalog, self._store.manifest.dimension, self._index_options
+            )
+        else:
+            self._index.sync()
+        return self._index
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def query(
+        self,
+        text: str | None = None,
+        image: Path | str | Image.Image | npt.NDArray[np.uint8] | None = None,
+        *,
+        like: tuple[str, float] | None = None,
+        vector: npt.NDArray[Any] | None = None,
+        limit: int = 10,
+        video: str | None = None,
+        tag: str | None = None,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        added_after: datetime | None = None,
+    ) -> list[Moment]:
+        """The moments nearest to one of: words, a picture, a point in an indexed video, a vector. Best first.
+
+        Args:
+            text: words.
+            image: a picture: its file, a PIL image, or uint8 RGB ``[H, W, 3]``.
+            like: ``(video, seconds)``: what is seen there. A video may be named by id, URI or name, here and below.
+            vector: ``[D]`` in the model's joint space.
+            limit: how many moments at most.
+            video: only this one.
+            tag: only videos with this tag.
+            start_seconds, end_seconds: only this range of media time; moments are cut to it.
+            added_after: only videos added after this (aware) time.
+
+        Raises:
+            QueryError: none or several of the four; a picture that cannot be read; a time outside the video.
+            UnknownVideo: no such video.
+            EncoderError: the model cannot be loaded or takes no such query.
+            FaissMissing: FAISS is not installed.
+        """
+        asked = {"text": text, "image": image, "like": like, "vector": vector}
+        given = [name for name, value in asked.items() if value is not None]
+        if len(given) != 1:
+            raise QueryError(f"give one of {', '.join(asked)}; got {', '.join(given) or 'none'}")
+        if limit < 1:
+            raise QueryError(f"limit {limit}: must be at least 1")
+        where = Filter(
+            video_id=self._catalog.video(video).id if video is not None else None,
+            tag=tag,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            added_after=added_after,
+        )
+        index = self.index()
+        if like is not None:
+            wanted = self._stored_vector(*like)
+        elif index is None or not len(index):
+            return []
+        elif text is not None:
+            if not text.strip():
+                raise QueryError("the text of a query must not be empty")
+            wanted = np.asarray(self.encoder.encode_text([text]), dtype=np.float32)[0]
+        elif vector is not None:
+            wanted = np.asarray(vector, dtype=np.float32)
+            if wanted.shape != (self.manifest.dimension,):
+                raise QueryError(f"vector must be [{self.manifest.dimension}], got {list(wanted.shape)}")
+        else:
+            assert image is not None
+            picture = _read_image(image) if isinstance(image, (str, Path)) else image
+            wanted = np.asarray(self.encoder.encode_image(picture), dtype=np.float32)
+        assert index is not None
+        return search(
+            self._catalog,
+            index,
+            wanted,
+            limit=limit,
+            where=where,
+            background=self._sample(index.seq),
+            options=self._search_options,
+        )
+
+    def _stored_vector(self, video: str, seconds: float) -> npt.NDArray[np.float32]:
+        record = self._catalog.video(video)
+        # Spans are half-open: the vector that covers exactly this time.
+        rows = self._catalog.vectors_of(record.id, Span(seconds, float(np.nextafter(seconds, np.inf))))
+        if not len(rows):
+            known = self._catalog.vectors_of(record.id)
+            if not len(known):
+                raise QueryError(f"{record.name}: no vectors are stored of it ({record.state})")
+            raise QueryError(
+                f"{record.name}@{seconds:g}: nothing is stored of that time; it is indexed from "
+                f"{known.start_seconds.min():g} to {known.end_seconds.max():g} s"
+            )
+        stored: npt.NDArray[np.float32] = rows.embedding[0].astype(np.float32)
+        return stored
+
+    def _sample(self, seq: int) -> npt.NDArray[np.float16]:
+        if self._background is None or self._background[0] != seq:
+            self._background = (seq, self._catalog.sample_vectors(self._search_options.background_vectors))
+        return self._background[1]
+
+    def _refresh(self) -> None:
+        if not self._store.is_bound:  # a job may have begun since
+            self._store = Store.open(self._store.path)
+            self._catalog.dimension = self._store.manifest.dimension or None
+
+    # -- videos ------------------------------------------------------------------------------------------------------
+
+    def videos(self, tag: str | None = None, state: str | None = None) -> list[VideoRecord]:
+        """The videos, in the order of their coming; those with a tag or in a state (pending, done, failed)."""
+        return self._catalog.videos(tag=tag, state=state)
+
+    def __iter__(self) -> Iterator[VideoRecord]:
+        return iter(self.videos())
+
+    def __len__(self) -> int:
+        return self._catalog.count_videos()
+
+    def __bool__(self) -> bool:
+        return True  # an empty library is still one
+
+    def __contains__(self, video_id: object) -> bool:
+        return isinstance(video_id, str) and self._catalog.find_video(video_id) is not None
+
+    def video(self, video: str) -> VideoRecord:
+        """The video of this id, URI or name.
+
+        Raises:
+            UnknownVideo: none, or several; the message gives near names.
+        """
+        return self._catalog.video(video)
+
+    def remove(self, video: str) -> VideoRecord:
+        """Delete a video and everything that is known of it; the file itself is not touched.
+
+        Returns:
+            What was removed.
+
+        Raises:
+            UnknownVideo: no such video.
+            LibraryBusy: another process writes to this library.
+        """
+        record = self._catalog.video(video)
+        with self.writing("remove"):
+            removed = self._catalog.remove_video(record.id)
+        if self._index is not None:
+            self._index.sync()
+        return removed
+
+    @contextmanager
+    def writing(self, command: str) -> Iterator[Catalog]:
+        """Hold the writer lock, with the catalog to write to.
+
+        Args:
+            command: what is running, for others to read; it must hold no credentials.
+
+        Raises:
+            LibraryBusy: another process writes to this library.
+        """
+        with self._store.lock(command):
+            self._refresh()
+            yield self._catalog
+
+    def close(self) -> None:
+        """Let go of files and of the model, if it was loaded here. Closing twice is harmless."""
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+        if self._encoder is not None and self._owns_encoder:
+            self._encoder.close()
+        self._encoder = None
+        self._catalog.close()
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Library({str(self.path)!r}, model={self.model!r})"
+
+
+def _read_image(path: Path | str) -> Image.Image:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture
+    except FileNotFoundError:
+        raise QueryError(f"{path}: no such picture") from None
+    except UnidentifiedImageError:
+        raise QueryError(f"{path}: not a picture in a format that can be read") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise QueryError(f"{path}: the picture cannot be read ({error})") from error

@@ -1,0 +1,302 @@
+"""From a query vector to moments: near vectors are found, their neighbours in time joined, overlaps kept out.
+
+Shapes: D width of the joint space, N vectors of a stretch of video, S sample of the library. Scores are cosines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.catalog.filters import Filter
+from pipeline.catalog.records import CaptionRecord, VectorRows
+from pipeline.errors import OptionError, QueryError
+from pipeline.index_kinds import unit_rows
+from pipeline.media import Span
+
+if TYPE_CHECKING:
+    from pipeline.catalog.catalog import Catalog
+
+__all__ = ["Filter", "Moment", "SearchOptions", "grow", "search"]
+
+Scores = npt.NDArray[np.float32]
+
+_FIRST_CANDIDATES = 64
+_ROUNDING = 1e-3  # two float16 forms of one vector differ by less
+
+
+@dataclass(frozen=True)
+class Moment:
+    """An answer: the half-open span ``[start_seconds, end_seconds)`` of a video, and where in it the peak is.
+
+    ``score`` is the peak's cosine with the query; ``caption`` the words kept for the peak, if any.
+    """
+
+    video: str
+    uri: str
+    name: str
+    start_seconds: float
+    end_seconds: float
+    peak_seconds: float
+    score: float
+    caption: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The moment as in the JSON contract."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How vectors become moments.
+
+    Attributes:
+        oversample: how many vectors to find for each moment asked for; neighbours in time will fall together.
+        fall: a moment goes on while the score stays above ``peak - fall * (peak - background)``, where the background
+            is the median score of the query over the library. 0 keeps the peak only, 1 everything above the median.
+        gap_seconds: neighbours further apart than this are not joined.
+        longest_seconds: a moment does not grow beyond this; a single vector that covers more stays whole.
+        background_vectors: size of the sample that gives the background.
+        scan_limit: a filter that leaves at most so many vectors is answered by comparing with all of them.
+    """
+
+    oversample: int = 8
+    fall: float = 0.35
+    gap_seconds: float = 1.0
+    longest_seconds: float = 60.0
+    background_vectors: int = 1024
+    scan_limit: int = 20_000
+
+    def __post_init__(self) -> None:
+        if self.oversample < 1 or self.background_vectors < 1 or self.scan_limit < 0:
+            raise OptionError("search: oversample and background_vectors must be at least 1, scan_limit not negative")
+        if not 0 <= self.fall <= 1:
+            raise OptionError(f"search fall {self.fall}: must be from 0 to 1")
+        if not (self.gap_seconds >= 0 and self.longest_seconds > 0):
+            raise OptionError("search: gap_seconds must not be negative, longest_seconds must be above 0")
+
+
+class SearchableIndex(Protocol):
+    """What a search needs of the vector index."""
+
+    def __len__(self) -> int: ...
+    def search(
+        self, queries: npt.NDArray[Any], k: int, allowed_ids: npt.NDArray[np.int64] | None = None
+    ) -> tuple[npt.NDArray[np.int64], Scores]: ...
+
+
+def search(
+    self, queries: npt.NDArray[Any], k: int, allowed_ids: npt.NDArray[np.int64] | None = None
+) -> tuple[npt.NDArray[np.int64], Scores]: ...
+
+
+class Searchable(Protocol):
+    """What a search needs of the catalog; see :class:`pipeline.catalog.Catalog`."""
+
+    def vectors_by_id(self, ids: Any) -> VectorRows: ...
+    def vectors_of(self, video_id: str, span: Span | None = None) -> VectorRows: ...
+    def names_of(self, video_ids: Any) -> dict[str, tuple[str, str]]: ...
+    def captions_of(self, video_id: str, span: Span | None = None) -> list[CaptionRecord]: ...
+    def count_matching(self, **where: Any) -> int: ...
+    def ids_matching(self, **where: Any) -> npt.NDArray[np.int64]: ...
+    def ids_and_embeddings_matching(self, **where: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]: ...
+
+
+def search(
+    catalog: Catalog,
+    index: SearchableIndex,
+    query: npt.NDArray[Any],
+    *,
+    limit: int = 10,
+    where: Filter | None = None,
+    background: npt.NDArray[Any] | None = None,
+    options: SearchOptions | None = None,
+) -> list[Moment]:
+    """The moments nearest to a query, best first; no two of one video overlap.
+
+    Args:
+        catalog, index: of one library, the index up to date.
+        query: ``[D]``, of any length above zero.
+        limit: how many at most.
+        where: what to look at.
+        background: embeddings ``[S, D]`` sampled from the library: what an ordinary score is.
+
+    Raises:
+        QueryError: a query of another shape, of zero length or not finite, or a limit below 1.
+    """
+    options = options or SearchOptions()
+    where = where or Filter()
+    query = np.asarray(query, dtype=np.float32)
+    if query.ndim != 1 or not np.isfinite(query).all() or not np.linalg.norm(query) > 0:
+        raise QueryError(f"a query must be a finite vector [D] longer than zero, got shape {list(query.shape)}")
+    if limit < 1:
+        raise QueryError(f"limit {limit}: must be at least 1")
+    query = unit_rows(query[None])[0]
+    if not len(index):
+        return []
+    level = _background_level(background, query)
+    found: list[Moment] = []
+    for candidates in _candidates(catalog, index, query, limit, where, options):
+        found = _moments(catalog, candidates, query, level, limit, where.span, options)
+        if len(found) >= limit:
+            break
+    return found
+
+
+def _background_level(background: npt.NDArray[Any] | None, query: Scores) -> float:
+    if background is None or not len(background):
+        return 0.0
+    return float(np.median(unit_rows(background) @ query))
+
+
+def _candidates(
+    catalog: Catalog, index: SearchableIndex, query: Scores, limit: int, where: Filter, options: SearchOptions
+) -> Iterator[VectorRows]:
+    """Nearest vectors, first some, then more: a video of one long scene may use up the first ones for a few moments."""
+    count = max(_FIRST_CANDIDATES, limit * options.oversample)
+    allowed = None
+    total = len(index)
+    if not where.is_empty:
+        total = catalog.count_matching(where)
+        if total <= options.scan_limit:
+            ids, embedding = catalog.ids_and_embeddings_matching(where)
+            order = ids[np.argsort(-(unit_rows(embedding) @ query), kind="stable")] if len(ids) else ids
+            while count < 4 * len(order):
+                yield catalog.vectors_by_id(order[:count])
+                count *= 4
+            return
+        allowed = catalog.ids_matching(where)
+    while True:
+        ids, _ = index.search(query[None], min(count, total), allowed)
+        yield catalog.vectors_by_id(ids[0][ids[0] >= 0])
+        if count >= total:
+            return
+        count *= 4
+
+
+def _moments(
+    catalog: Catalog,
+    candidates: VectorRows,
+    query: Scores,
+    level: float,
+    limit: int,
+    span: Span | None,
+    options: SearchOptions,
+) -> list[Moment]:
+    if not len(candidates):
+        return []
+    # Scored again from the catalog, so that a score does not depend on the kind of index. Ties by place, so that the
+    # same library always answers the same.
+    scores = unit_rows(candidates.embedding) @ query
+    order = sorted(
+        range(len(candidates)),
+        key=lambda i: (-float(scores[i]), candidates.video[i], float(candidates.start_seconds[i])),
+    )
+    names = catalog.names_of(set(candidates.video))
+    taken: dict[str, list[Span]] = {}
+    found: list[Moment] = []
+    for i in order:
+        video = candidates.video[i]
+        if len(found) >= limit:
+            break
+        if video not in names:  # removed a moment ago
+            continue
+        peak = _clipped(Span(float(candidates.start_seconds[i]), float(candidates.end_seconds[i])), span)
+        others = taken.setdefault(video, [])
+        if peak is None or any(peak.overlaps(other) for other in others):
+            continue
+        window = Span(peak.start_seconds - options.longest_seconds, peak.end_seconds + options.longest_seconds)
+        timeline = catalog.vectors_of(video, _clipped(window, span))
+        spans, timeline_scores = _timeline(timeline, query, span)
+        top = float(scores[i])
+        floor = top - options.fall * max(top - level, 0.0) - _ROUNDING
+        grown = grow(spans, timeline_scores, peak, floor, others, options)
+        others.append(grown)
+        uri, name = names[video]
+        peak_seconds = (peak.start_seconds + peak.end_seconds) / 2
+        found.append(
+            Moment(
+                video=video,
+                uri=uri,
+                name=name,
+                start_seconds=grown.start_seconds,
+                end_seconds=grown.end_seconds,
+                peak_seconds=peak_seconds,
+                score=top,
+                caption=_caption(catalog, video, peak),
+            )
+        )
+    return found
+
+
+def _timeline(rows: VectorRows, query: Scores, clip: Span | None) -> tuple[list[Span], list[float]]:
+    spans: list[Span] = []
+    scores: list[float] = []
+    if len(rows):
+        for start, end, score in zip(
+            rows.start_seconds, rows.end_seconds, unit_rows(rows.embedding) @ query, strict=True
+        ):
+            clipped = _clipped(Span(float(start), float(end)), clip)
+            if clipped is not None:
+                spans.append(clipped)
+                scores.append(float(score))
+    return spans, scores
+
+
+def grow(
+    spans: list[Span], scores: list[float], peak: Span, floor: float, taken: list[Span], options: SearchOptions
+) -> Span:
+    """Extend a peak over its neighbours in time, the better side first, while their scores stay at or above ``floor``.
+
+    It stops at gaps, at moments already taken, and before becoming longer than allowed.
+
+    Args:
+        spans: of the vectors around the peak, in time order; ``scores`` are theirs.
+        peak: where to start; it overlaps none of ``taken``.
+    """
+    start, end = peak.start_seconds, peak.end_seconds
+    left = [i for i, span in enumerate(spans) if span.start_seconds < start]
+    right = [i for i, span in enumerate(spans) if span.end_seconds > end and span.start_seconds >= start]
+
+    def acceptable(i: int) -> bool:
+        if scores[i] < floor:
+            return False
+        low, high = min(start, spans[i].start_seconds), max(end, spans[i].end_seconds)
+        if spans[i].end_seconds < start - options.gap_seconds or spans[i].start_seconds > end + options.gap_seconds:
+            return False
+        return high - low <= options.longest_seconds and not any(Span(low, high).overlaps(other) for other in taken)
+
+    while True:
+        before = left[-1] if left and acceptable(left[-1]) else None
+        after = right[0] if right and acceptable(right[0]) else None
+        if before is None and after is None:
+            return Span(start, end)
+        if after is None or (before is not None and scores[before] >= scores[after]):
+            chosen = left.pop()
+        else:
+            chosen = right.pop(0)
+        start, end = min(start, spans[chosen].start_seconds), max(end, spans[chosen].end_seconds)
+
+
+def _clipped(span: Span, to: Span | None) -> Span | None:
+    """The part of a span inside another, or ``None`` when there is none."""
+    if to is None:
+        return span
+    start, end = max(span.start_seconds, to.start_seconds), min(span.end_seconds, to.end_seconds)
+    return Span(start, end) if end > start else None
+
+
+def _caption(catalog: Catalog, video: str, peak: Span) -> str | None:
+    captions = catalog.captions_of(video, peak)
+    if not captions:
+        return None
+
+    def shared(caption: CaptionRecord) -> float:
+        part = _clipped(caption.span, peak)
+        return part.duration_seconds if part else 0.0
+
+    return max(captions, key=shared).text
