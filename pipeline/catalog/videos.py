@@ -52,8 +52,7 @@ class VideoCatalog(CatalogPart):
         """
         wanted = id_or_uri_or_name
         with self._read() as connection:
-            found = _one(connection, wanted)
-            if found is not None:
+            if wanted.isascii() and (found := _one(connection, wanted)) is not None:
                 return found
             uris = {wanted, os.path.abspath(wanted), os.path.realpath(wanted)} if "://" not in wanted else {wanted}
             tries = [videos.c.uri.in_(uris), videos.c.name == wanted]
@@ -127,7 +126,7 @@ class VideoCatalog(CatalogPart):
             All parts of the version, in time order, with their states.
 
         Raises:
-            InputError: no parts, or parts that overlap.
+            InputError: no parts, parts that overlap, or a start time without a time zone.
         """
         spans = sorted(parts)
         if not spans:
@@ -135,6 +134,8 @@ class VideoCatalog(CatalogPart):
         for left, right in pairwise(spans):
             if left.overlaps(right):
                 raise InputError(f"{uri}: parts {left} and {right} overlap")
+        if start_time is not None and start_time.tzinfo is None:
+            raise InputError(f"{uri}: start time {start_time.isoformat()} has no time zone")
         with self._write() as connection:
             values: dict[str, Any] = {
                 "uri": uri,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pipeline.catalog import Catalog
 
+from pipeline.catalog import Catalog
 from tests.catalog.content import DIMENSION
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+
 from pipeline.catalog import Catalog, PartRecord, video_id_for
 from pipeline.media import (
     Damage,
