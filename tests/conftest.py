@@ -1,11 +1,38 @@
-"""Fixtures that all tests share."""
+"""Fixtures that all tests share, and the rule for skips.
+
+A test that cannot run here is skipped with its reason. With ``LONGREEL_REQUIRE_ALL=1`` (set by ``.ci/run``) a skip is a
+failure, so that a check never passes because its tools are missing. A reason that starts with ``not here:`` names something
+that no set-up would change (running as root, no GPU) and stays a skip.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+
+ALLOWED_SKIP = "not here:"
+
+
+def require_all() -> bool:
+    """Whether every test must run."""
+    return os.environ.get("LONGREEL_REQUIRE_ALL", "") not in ("", "0")
+
+
+@pytest.fixture(scope="session")
+def require_tool() -> Callable[[str], str]:
+    """``require_tool("ffmpeg")``: the program's path; skips the test where it is not installed."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            pytest.skip(f"the program {name!r} is not installed")
+        return path
+
+    return find
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +43,31 @@ def media() -> Path:
     if not (folder / "clips").is_dir():
         pytest.skip(f"no shared media: {folder} has no folder 'clips' (set LONGREEL_MEDIA)")
     return folder
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if not require_all() or report.outcome != "skipped" or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    if not reason.startswith(ALLOWED_SKIP):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and LONGREEL_REQUIRE_ALL lets no test be skipped: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
