@@ -121,8 +121,8 @@ class Preprocess:
     def _resize(self, pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         # open_clip follows the configured interpolation except for a non-square "shortest", which is bicubic there
         mode = "bicubic" if self.resize_mode == "shortest" and self.height != self.width else self.interpolation
-        if pixels.device.type == "cpu":
-            # torch's uint8 kernel rounds between the two passes as PIL does
+        if pixels.device.type == "cpu" and 1 not in (*pixels.shape[2:], *size):
+            # torch's uint8 kernel rounds between the two passes as PIL does; it fails on sides of a single pixel
             return functional.interpolate(pixels.contiguous(), size=size, mode=mode, antialias=True)
         scaled = functional.interpolate(pixels.to(torch.float32), size=size, mode=mode, antialias=True)
         return scaled.round_().clamp_(0, 255).to(torch.uint8)

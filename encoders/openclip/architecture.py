@@ -118,7 +118,7 @@ class _MarkedEmpty(TorchFunctionMode):
 
 
 def _draw_forgotten(model: nn.Module) -> None:
-    """Draw the parameters that open_clip leaves as the memory was (CoCa's decoder has one), so that a seed decides all."""
+    """Draw the parameters that open_clip leaves as the memory was (one of CoCa's), so that the seed decides all."""
     for _, parameter in sorted(model.named_parameters()):
         if bool(torch.isnan(parameter).any()):
             nn.init.normal_(parameter, std=float(parameter.shape[-1]) ** -0.5 if parameter.ndim else 1.0)

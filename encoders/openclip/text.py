@@ -60,6 +60,7 @@ class TextTokenizer:
 
 def _make(name: ModelName, text_config: dict[str, Any], context_length: int) -> Any:
     import open_clip
+    from open_clip.tokenizer import HFTokenizer
 
     hub_name = text_config.get("hf_tokenizer_name")
     try:
@@ -67,7 +68,7 @@ def _make(name: ModelName, text_config: dict[str, Any], context_length: int) -> 
             return open_clip.get_tokenizer(name.architecture, context_length=context_length)
         options = dict(text_config.get("tokenizer_kwargs") or {})
         if hub_name:
-            return open_clip.HFTokenizer(
+            return HFTokenizer(
                 hub_name, context_length=context_length, tokenizer_mode=text_config.get("tokenizer_mode"), **options
             )
         return open_clip.SimpleTokenizer(context_length=context_length, **options)

@@ -125,7 +125,7 @@ def test_the_name_loads_the_same_encoder(encoder: Encoder) -> None:
     ids=["float", "one frame", "channels first", "list"],
 )
 def test_wrong_frames_are_refused(encoder: Encoder, frames: np.ndarray) -> None:
-    with pytest.raises(EncoderInputError, match="uint8|frames"):
+    with pytest.raises(EncoderInputError, match=r"uint8|frames"):
         encoder.encode(frames)
 
 

@@ -1,0 +1,80 @@
+"""Text lengths are checked, pictures stand upright."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from encoders import Encoder, load_encoder
+from encoders.errors import EncoderInputError, TextEmpty, TextTooLong, TokenizerUnavailable
+from tests.encoders.models import TEXT, pictures, write_config
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Encoder]:
+    path = write_config(tmp_path_factory.mktemp("models"), "vit")
+    with load_encoder(f"openclip:{path}/random", precision="fp32") as loaded:
+        yield loaded
+
+
+def test_text_length_counts_both_marks(encoder: Encoder) -> None:
+    assert encoder.encode_text(["dog " * 14]).shape == (1, 48)  # 14 words and two marks fill 16
+    with pytest.raises(TextTooLong, match=r"has 17 tokens, .* reads at most 16"):
+        encoder.encode_text(["dog " * 15])
+
+
+def test_empty_text_is_refused(encoder: Encoder) -> None:
+    with pytest.raises(TextEmpty):
+        encoder.encode_text(["a dog", " \n"])
+
+
+def test_many_texts_come_back_in_order(encoder: Encoder) -> None:
+    texts = [f"number {i}" for i in range(130)]
+    together = encoder.encode_text(texts)
+    torch.testing.assert_close(together[100], encoder.encode_text([texts[100]])[0], atol=1e-5, rtol=0)
+
+
+def test_a_tokenizer_that_cannot_be_had_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
+    text = {**TEXT, "hf_tokenizer_name": str(tmp_path_factory.mktemp("none") / "no-such-tokenizer")}
+    path = write_config(tmp_path_factory.mktemp("models"), "vit", text_cfg=text)
+    with load_encoder(f"openclip:{path}/random", precision="fp32") as loaded:
+        assert len(loaded.encode(pictures(1))) == 1  # frames need no tokenizer
+        with pytest.raises(TokenizerUnavailable, match="no-such-tokenizer"):
+            loaded.encode_text(["x"])
+
+
+def test_exif_rotation_is_applied(encoder: Encoder) -> None:
+    upright = Image.fromarray(pictures(1, 48, 64)[0])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after turning 90 degrees clockwise
+    file = io.BytesIO()
+    upright.transpose(Image.Transpose.ROTATE_90).save(file, "PNG", exif=exif)
+    turned = Image.open(io.BytesIO(file.getvalue()))
+    assert turned.size == (48, 64)
+    torch.testing.assert_close(encoder.encode_image(turned), encoder.encode_image(upright), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA"])
+def test_pictures_of_other_modes_are_converted(encoder: Encoder, mode: str) -> None:
+    picture = Image.fromarray(pictures(1)[0]).convert(mode)
+    got, wanted = encoder.encode_image(picture), encoder.encode_image(picture.convert("RGB"))
+    torch.testing.assert_close(got, wanted)
+
+
+def test_other_pictures_are_refused(encoder: Encoder) -> None:
+    for image in (Image.new("I;16", (8, 8)), Image.new("F", (8, 8)), np.zeros((8, 8), np.uint8), "picture.png"):
+        with pytest.raises(EncoderInputError):
+            encoder.encode_image(image)  # type: ignore[arg-type]
+
+
+def test_frames_that_may_not_be_written_do_not_warn(encoder: Encoder, recwarn: pytest.WarningsRecorder) -> None:
+    frames = pictures(2)
+    frames.flags.writeable = False
+    encoder.encode(frames)
+    encoder.encode(frames[:, ::-1, ::-2])
+    assert not recwarn.list
