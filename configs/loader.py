@@ -39,7 +39,8 @@ def load(schema: type[T], name_or_file: str = "default", overrides: Sequence[str
     """Build a ``schema`` (a dataclass with defaults) from a named recipe or a YAML file, then ``key=value`` overrides.
 
     Raises:
-        ConfigError: for an unknown recipe, an unreadable file, an unknown key (the nearest known one is named), a value of
+        ConfigError: for an unknown recipe, an unreadable file, an unknown key (the nearest known one is named), a value
+        of
             the wrong type, or one that the dataclass itself refuses.
     """
     from omegaconf import DictConfig, OmegaConf
@@ -134,7 +135,7 @@ def _leaves(value: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
-    """", did you mean X?", looking at the whole dotted key first and at its last word second."""
+    """ ", did you mean X?", looking at the whole dotted key first and at its last word second."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if not near:
         last = word.rpartition(".")[2]

@@ -1,7 +1,7 @@
 """A batch job: for each video inspect -> plan -> parts -> commit, many at a time, on Ray.
 
-This process is the library's one writer. Everything that a part found is committed in one transaction, ids follow from the
-content and the recipe, so a job that dies at any moment is taken up by submitting again: what is done is skipped.
+This process is the library's one writer. Everything that a part found is committed in one transaction, ids follow from
+the content and the recipe, so a job that dies at any moment is taken up by submitting again: what is done is skipped.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from csat_fusion.errors import LongreelError
@@ -19,30 +20,16 @@ from jobs.settings import RunSettings
 from jobs.workers import Taken
 from pipeline.catalog import Catalog, video_id_for
 from pipeline.errors import LibraryError
-from pipeline.ingest import ItemResult, part_spans, watch_task
-from pipeline.sources import SourceItem, redact
+from pipeline.ingest import ItemResult, item_from_record, part_spans, watch_task
+from pipeline.sources import SourceItem
+from pipeline.sources.redact import redact
 
 if TYPE_CHECKING:
-    from pipeline.catalog.records import PartRecord, VideoRecord
+    from pipeline.catalog.records import PartRecord
 
-__all__ = ["BatchJob", "item_from_record", "skip_done"]
+__all__ = ["BatchJob", "skip_done"]
 
 _CANCEL_POLL_SECONDS = 1.0
-
-
-def item_from_record(record: VideoRecord, state: str) -> ItemResult:
-    """A job's line for a video that the catalog knows."""
-    return ItemResult(
-        uri=record.uri,
-        video=record.id,
-        state=state,
-        duration_seconds=record.duration_seconds,
-        segments=record.segments,
-        vectors=record.vectors,
-        frames_sampled=record.frames_sampled,
-        frames_encoded=record.frames_encoded,
-        lost_seconds=record.lost_seconds,
-    )
 
 
 def skip_done(
@@ -52,7 +39,8 @@ def skip_done(
 
     Remote sources are asked for their fingerprint where they are worked on, not here.
     """
-    from pipeline.sources import fingerprint, is_remote
+    from pipeline.sources.fingerprint import fingerprint
+    from pipeline.sources.redact import is_remote
 
     todo, skipped = [], []
     for item in items:
@@ -142,10 +130,8 @@ class BatchJob:
             raise  # not this video's fault: nothing can be kept any more
         except LongreelError as error:
             record = self._catalog.fail_video(video_id, uri, item.name, error, job_id=self._job_id, tags=item.tags)
-            failed = item_from_record(record, "failed")
-            result = ItemResult(
-                **{**failed.to_dict(), "error": {"type": type(error).__name__, "message": str(error)}}
-            )
+            said = {"type": type(error).__name__, "message": str(error)}
+            result = replace(item_from_record(record, "failed"), error=said)
         self._record(item, result)
         self._reporter.video_ended(item.name, result)
         return result

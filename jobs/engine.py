@@ -1,9 +1,9 @@
 """Starts or joins Ray, places the workers of a batch job, and runs one part at a time on them.
 
-Why actors and not Ray Data: a poisoned file must cost that file only. Ray Data retries and fails whole blocks of rows that
-mix inputs, cancels the whole dataset, and has no place for the state that a part's compression carries from frame to frame.
-Here a decoder that dies is a typed error of one part, a part is cancelled alone, and memory is bounded by a fixed number of
-blocks in flight for each part.
+Why actors and not Ray Data: a poisoned file must cost that file only. Ray Data retries and fails whole blocks of rows
+that mix inputs, cancels the whole dataset, and has no place for the state that a part's compression carries from frame
+to frame. Here a decoder that dies is a typed error of one part, a part is cancelled alone, and memory is bounded by a
+fixed number of blocks in flight for each part.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def start_ray(address: str | None, options: Any, log_folder: str | None = None) 
     try:
         with _quiet_ray():
             ray.init(**arguments)
-    except Exception as error:  # noqa: BLE001 (Ray raises many kinds here, all of which mean the same to a person)
+    except Exception as error:
         where = f"reach the Ray cluster at {address}" if address else "start Ray on this machine"
         raise EngineError(f"cannot {where}: {error}") from error
     return dict(ray.cluster_resources())

@@ -134,7 +134,7 @@ class RichReporter:
     """Progress bars on a terminal: one for the job, one for each video in work."""
 
     def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._console = console
         self._progress = Progress(
@@ -146,13 +146,11 @@ class RichReporter:
             console=console,
             transient=True,
         )
-        self._count = MofNCompleteColumn()
         self._job: Any = None
         self._videos: dict[str, Any] = {}
         self._durations: dict[str, float | None] = {}
         self._total = 0
         self._ended = 0
-        self._started = time.monotonic()
 
     def note(self, message: str) -> None:
         self._progress.console.print(message, style="dim", markup=False, highlight=False)
@@ -203,6 +201,15 @@ def clock(seconds: float) -> str:
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def precise_clock(seconds: float) -> str:
+    """``1:02.5``: minutes, seconds and tenths, hours where there are any. For times inside a video."""
+    tenths = round(seconds * 10)
+    hours, rest = divmod(tenths, 36_000)
+    minutes, rest = divmod(rest, 600)
+    text = f"{rest / 10:04.1f}"
+    return f"{hours}:{minutes:02}:{text}" if hours else f"{minutes}:{text}"
 
 
 def shorten(name: str, width: int = 36) -> str:

@@ -26,7 +26,8 @@ from jobs.reporting import JobSummary, LineReporter, Reporter
 from jobs.settings import RunSettings, settings_from_dict
 from pipeline.catalog import Catalog, video_id_for
 from pipeline.ingest import ItemResult
-from pipeline.sources import SourceItem, redact
+from pipeline.sources import SourceItem
+from pipeline.sources.redact import redact
 from pipeline.store import Store
 
 __all__ = ["SubmitRequest", "new_job_id", "open_or_create_store", "run_detached", "run_submit"]

@@ -9,9 +9,9 @@ from typing import Any
 
 from jobs.errors import SettingsError
 from pipeline.errors import OptionError
-from pipeline.index_options import IndexOptions
+from pipeline.index_kinds import IndexOptions
 from pipeline.ingest import IngestOptions
-from pipeline.search_options import SearchOptions
+from pipeline.search import SearchOptions
 
 __all__ = ["DEFAULT_MODEL", "EncoderOptions", "RunSettings", "WorkerOptions", "load_settings", "settings_from_dict"]
 

@@ -1,7 +1,8 @@
 """The two kinds of Ray actors of a batch job. They hold what is dear to start: a decoder process, a loaded model.
 
-Decode workers look at parts and stream blocks; encode workers take the blocks of several parts, each in its own order, and
-give the part's result with the last one. A part's state lives in one encode worker, so nothing is merged across workers.
+Decode workers look at parts and stream blocks; encode workers take the blocks of several parts, each in its own order,
+and give the part's result with the last one. A part's state lives in one encode worker, so nothing is merged across
+workers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ __all__ = ["DecodeWorker", "EncodeWorker", "PartStateLost", "Taken"]
 
 
 class PartStateLost(Exception):
-    """A block came for a part that this worker knows nothing of: it was restarted in between. The part is tried again."""
+    """A block came for a part that this worker knows nothing of: it was restarted in between. The part is tried again.
+    """
 
 
 @dataclass(frozen=True)

@@ -181,5 +181,3 @@ def thumbnail_jpeg(image: npt.NDArray[np.uint8], short_side: int, quality: int =
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
-
-

@@ -1,7 +1,7 @@
 """Fused vectors: a segment's frame embeddings, merged along time into a few vectors that each know their own span.
 
-The same merging as for patch tokens (Ward's cost between weighted means, see ``csat_fusion``), restricted to neighbours in
-time, so that a vector stands for one unbroken span and the spans partition the segment.
+The same merging as for patch tokens (Ward's cost between weighted means, see ``csat_fusion``), restricted to neighbours
+in time, so that a vector stands for one unbroken span and the spans partition the segment.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def fuse_vectors(
     end_seconds: npt.NDArray[np.float64],
     options: VectorOptions,
 ) -> VectorBlock:
-    """Merge ``embedding [T, D]`` (unit length, in time order) into at most the budget's vectors ``[V, D]`` of unit length.
+    """Merge ``embedding [T, D]`` (unit length, in time order) into at most the budget's vectors ``[V, D]`` of unit
+    length.
 
     ``weight [T]`` is how many sampled frames each stands for, ``[start_seconds, end_seconds) [T]`` what it covers.
     """

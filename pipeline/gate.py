@@ -1,9 +1,10 @@
 """The gate: a sampled frame that looks like the last encoded one (the anchor) is not encoded again.
 
-The check works on small pictures, in two scales of cells. A cell counts as changed only when no small displacement of the
-anchor explains it, so that a person who sways on the spot passes as "the same", while one who appears far away does not:
-the largest change of any single cell decides, never an average over the picture. This is the residual of block matching as
-video codecs use it, against the anchor instead of the previous frame, so slow drift adds up until it is noticed.
+The check works on small pictures, in two scales of cells. A cell counts as changed only when no small displacement of
+the anchor explains it, so that a person who sways on the spot passes as "the same", while one who appears far away does
+not: the largest change of any single cell decides, never an average over the picture. This is the residual of block
+matching as video codecs use it, against the anchor instead of the previous frame, so slow drift adds up until it is
+noticed.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from pipeline.segments import SegmentOptions
 
 if TYPE_CHECKING:
     from encoders.base import Encoder, EncoderInfo
+    from pipeline.catalog.records import VideoRecord
     from pipeline.watch import WatchTask
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "ItemResult",
     "ingest_part",
     "inspect_source",
+    "item_from_record",
     "part_spans",
     "watch_task",
 ]
@@ -46,7 +48,8 @@ _RECIPE_VERSION = 1  # raised when the loop itself changes what it makes of the 
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """``decoder``: "auto", "decord", "pyav" or ``package.module:factory``; ``stall_seconds`` without a sign of life end it.
+    """``decoder``: "auto", "decord", "pyav" or ``package.module:factory``; ``stall_seconds`` without a sign of life end
+    it.
 
     ``threads`` 0 lets the decoder choose. Remote files are copied into ``cache_dir`` (empty: ``$LONGREEL_CACHE``, else
     ``longreel/media`` in the user's cache folder), which holds at most ``cache_bytes``.
@@ -76,7 +79,9 @@ class DecodeOptions:
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """Everything that decides what is made of a video. ``part_seconds`` is the length of the parts that work is cut into."""
+    """Everything that decides what is made of a video. ``part_seconds`` is the length of the parts that work is cut
+    into.
+    """
 
     part_seconds: float = 600.0
     decode: DecodeOptions = field(default_factory=DecodeOptions)
@@ -117,10 +122,28 @@ class ItemResult:
         return asdict(self)
 
 
+def item_from_record(record: VideoRecord, state: str) -> ItemResult:
+    """A job's line for a video that the catalog knows."""
+    return ItemResult(
+        uri=record.uri,
+        video=record.id,
+        state=state,
+        duration_seconds=record.duration_seconds,
+        segments=record.segments,
+        vectors=record.vectors,
+        frames_sampled=record.frames_sampled,
+        frames_encoded=record.frames_encoded,
+        lost_seconds=record.lost_seconds,
+    )
+
+
 def inspect_source(source: str, uri: str, cache_dir: str, cache_bytes: int) -> Iterator[tuple[MediaInfo, str]]:
     """Probe one source; runs where it can be killed. Gives one pair: the facts, and the content's fingerprint."""
-    from pipeline.sources import fingerprint, localize, probe
+    # From their own modules: the package's names `probe` and `fingerprint` are also those of its modules.
+    from pipeline.sources.fingerprint import fingerprint
+    from pipeline.sources.probe import probe
     from pipeline.sources.redact import shown_as
+    from pipeline.sources.remote import localize
 
     beat()
     with localize(source, Path(cache_dir), cache_bytes, progress=lambda *_: beat()) as path, shown_as(str(path), uri):

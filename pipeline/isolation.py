@@ -31,7 +31,7 @@ from typing import IO, Any
 from pipeline.errors import DecoderCrashed, DecoderHung
 from pipeline.wire import receive, send
 
-__all__ = ["Isolated", "NativeNoise", "RemoteTraceback", "beat", "native_noise"]
+__all__ = ["Isolated", "NativeNoise", "RemoteTraceback", "beat", "is_isolated", "native_noise"]
 
 _BEAT_SECONDS = 0.5
 _START_SECONDS = 120.0  # for the interpreter and the imports of the target's module
@@ -102,6 +102,11 @@ def beat() -> None:
     """Say that work goes on although no item came out yet. Cheap; does nothing outside an isolated child."""
     if _child is not None:
         _child.beat()
+
+
+def is_isolated() -> bool:
+    """Whether this process is an isolated child."""
+    return _child is not None
 
 
 def native_noise() -> NativeNoise | None:

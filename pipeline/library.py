@@ -1,6 +1,7 @@
 """The Python face of a library: open it, ask it, list it, remove from it.
 
-with Library.open("my-videos") as library:
+with Library.open("my-videos", model="openclip:ViT-B-32/laion2b_s34b_b79k") as library:
+    library.add("footage/")
     for moment in library.query("a dog runs into the sea"):
         print(moment.name, moment.start_seconds, moment.score)
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ import numpy.typing as npt
 from pipeline.catalog import Catalog, VideoRecord
 from pipeline.errors import ModelMismatch, NotALibrary, QueryError
 from pipeline.index import IndexOptions, VectorIndex
+from pipeline.ingest import IngestOptions, ItemResult
 from pipeline.media import Span
 from pipeline.search import Filter, Moment, SearchOptions, search
 from pipeline.store import Manifest, Store
@@ -293,6 +296,31 @@ class Library:
             UnknownVideo: none, or several; the message gives near names.
         """
         return self._catalog.video(video)
+
+    def add(
+        self, *sources: str | Path, tags: tuple[str, ...] = (), options: IngestOptions | None = None
+    ) -> list[ItemResult]:
+        """Index videos in this process: files, folders, globs, manifests, ``http(s)://`` and ``s3://`` addresses.
+
+        What is indexed and unchanged is skipped. A video that cannot be used is among the results, with state "failed"
+        and its error; the others go on. For many videos use ``longreel submit``, which spreads them over Ray.
+
+        Raises:
+            NothingToDo, SourceNotFound, ManifestError: for what was named.
+            LibraryBusy: another process writes to this library.
+            EncoderError: the model cannot be loaded.
+            LibraryError: the library itself cannot go on.
+        """
+        from pipeline.adding import add_sources
+        from pipeline.sources import find_sources
+
+        items = find_sources([str(source) for source in sources])
+        if tags:
+            items = [replace(item, tags=tuple(dict.fromkeys((*item.tags, *tags)))) for item in items]
+        with self.writing("add") as catalog:
+            self._store.bind(self.encoder.info)
+            catalog.dimension = self.manifest.dimension
+            return list(add_sources(catalog, self.encoder, items, options or IngestOptions()))
 
     def remove(self, video: str) -> VideoRecord:
         """Delete a video and everything that is known of it; the file itself is not touched.

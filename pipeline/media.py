@@ -1,7 +1,7 @@
 """What passes along the edges of the pipeline: one small, checked type per edge.
 
-Time: a frame carries its presentation time as an integer ``pts`` in units of ``time_base`` (a ``Fraction``), already less
-the stream's first PTS. ``*_seconds`` floats are derived. Every span is half-open ``[start_seconds, end_seconds)``.
+Time: a frame carries its presentation time as an integer ``pts`` in units of ``time_base`` (a ``Fraction``), already
+less the stream's first PTS. ``*_seconds`` floats are derived. Every span is half-open ``[start_seconds, end_seconds)``.
 
 Shapes: T frames, H x W pixels, V vectors, D width of the joint space, m merged tokens, d width of a patch token.
 """
@@ -199,7 +199,9 @@ class VectorBlock:
 
 @dataclass(frozen=True)
 class TokenRecord:
-    """A segment's token set as kept in the catalog: safetensors bytes (see ``csat_fusion.TokenSet``) and how it was made."""
+    """A segment's token set as kept in the catalog: safetensors bytes (see ``csat_fusion.TokenSet``) and how it was
+    made.
+    """
 
     compressor: str
     count: int

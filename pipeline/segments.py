@@ -1,7 +1,7 @@
 """Cuts the decoded frames into segments: shots, split when they are long. The time between them is never lost.
 
-Shot boundaries come from PySceneDetect's detectors (https://scenedetect.com), fed with every decoded frame, small, with its
-own presentation time.
+Shot boundaries come from PySceneDetect's detectors (https://scenedetect.com), fed with every decoded frame, small, with
+its own presentation time.
 """
 
 from __future__ import annotations

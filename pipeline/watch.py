@@ -1,7 +1,7 @@
 """The decode side of the loop: source -> shots -> sample -> gate. It runs in a process that can be killed.
 
-It gives :class:`Block` after :class:`Block` of frames worth encoding, each frame with the span that it stands for, and last a
-:class:`WatchSummary`. Whatever the video's length, it holds a few frames: memory is bounded by ``block_frames``.
+It gives :class:`Block` after :class:`Block` of frames worth encoding, each frame with the span that it stands for, and
+last a :class:`WatchSummary`. Whatever the video's length, it holds a few frames: memory is bounded by ``block_frames``.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = ["WatchTask", "watch"]
 class WatchTask:
     """A part to look at: plain values that travel to another process or machine.
 
-    ``source`` is where the bytes are (a path, or an address that may hold credentials), ``uri`` what may be shown of it.
-    ``span`` is the part's time range, ``None`` for the whole video; ``short_side`` in pixels is what the encoder wants.
-    Remote files are kept in ``cache_dir``, which holds at most ``cache_bytes``.
+    ``source`` is where the bytes are (a path, or an address that may hold credentials), ``uri`` what may be shown of
+    it. ``span`` is the part's time range, ``None`` for the whole video; ``short_side`` in pixels is what the encoder
+    wants. Remote files are kept in ``cache_dir``, which holds at most ``cache_bytes``.
     """
 
     source: str

@@ -8,6 +8,7 @@ any way is refused with the reason, and whoever asked for "auto" goes on with Py
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import MediaDamaged, MediaUnreadable
-from pipeline.isolation import beat, native_noise
+from pipeline.isolation import beat, is_isolated, native_noise
 from pipeline.media import Damage, Frame, MediaInfo, Span
 from pipeline.sources.base import Source, decode_threads, picture_size
 from pipeline.sources.probe import open_container
@@ -24,6 +25,8 @@ from pipeline.sources.stamps import LossAccount
 
 __all__ = ["DecordSource"]
 
+_ATTEMPTS = 3
+_QUEUE_RACE = ">= 0 (-11 vs. 0)"
 _DAMAGE_WORDS = re.compile(
     rb"error while decoding|concealing|Invalid NAL|corrupt|Error splitting|out of range at", re.I
 )
@@ -31,6 +34,9 @@ _DAMAGE_WORDS = re.compile(
 
 class DecordSource(Source):
     """Decodes a local file with decord.
+
+    decord decodes ahead without bound while the consumer waits, so memory is bounded only by the file's length; "auto"
+    takes it for files that fit (``opening.DECORD_BYTES``).
 
     Raises:
         MediaUnreadable: decord cannot open the file, or its packets do not map to pictures one to one.
@@ -45,6 +51,7 @@ class DecordSource(Source):
         self._threads = decode_threads(threads)
         self._pts, self._ends, self._keys = _packet_table(path, info)
         self._reader: Any = None
+        self._position = 0  # number of the picture that the reader gives next
         self._noise = native_noise()
         self._open()
 
@@ -60,8 +67,8 @@ class DecordSource(Source):
         self._reader = None  # decord frees the decoder when the last reference goes
 
     def _open(self) -> None:
-        import decord
-
+        decord = _import_decord()
+        self._position = 0
         width, height = self._size
         beat()
         try:
@@ -95,17 +102,10 @@ class DecordSource(Source):
         self.damage.lost_seconds = loss.lost_seconds
         if not len(numbers):
             return
-        if self._reader is None:
+        if self._reader is None or self._position > 0:
             self._open()
-        reader = self._reader
-        self._reader = None  # a reader walks forward once; the next call opens another
-        position = 0
         for count, number in enumerate(numbers.tolist()):
-            # decord's own skipping and seeking lose count near the end of a file and at open groups of pictures.
-            for skipped in range(position, number):
-                self._next(reader, skipped)
-            image = self._next(reader, number)
-            position = number + 1
+            image = self._picture(number)
             following = int(numbers[count + 1]) if keyframes_only and count + 1 < len(numbers) else number + 1
             yield Frame(
                 image=image,
@@ -122,6 +122,24 @@ class DecordSource(Source):
         if following < len(self._pts):
             return max(1, int(self._pts[following] - self._pts[number]))
         return max(1, int(self._ends[-1] - self._pts[number]))
+
+    def _picture(self, number: int) -> npt.NDArray[np.uint8]:
+        """The picture ``number``, by walking to it: decord's own skipping and seeking lose count near the end of a file
+        and at open groups of pictures."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                while self._position < number:
+                    self._next(self._reader, self._position)
+                    self._position += 1
+                image = self._next(self._reader, number)
+                self._position += 1
+                return image
+            except MediaDamaged as error:
+                # Once in some hundred files decord's threads disagree about whether its queue is full (EAGAIN, -11).
+                if _QUEUE_RACE not in str(error.__cause__) or attempt == _ATTEMPTS - 1:
+                    raise
+                self._open()
+        raise AssertionError("unreachable")
 
     def _next(self, reader: Any, number: int) -> npt.NDArray[np.uint8]:
         beat()
@@ -140,6 +158,23 @@ class DecordSource(Source):
                 what = found.group().decode("ascii", "replace")
                 raise MediaDamaged(f"{self._path}: decord met damage near {at_seconds:.3f} s ({what})")
         return image
+
+
+def _import_decord() -> Any:
+    """decord, without the CUDA libraries that it loads while it is imported, needed or not (0.6 GB, 0.7 s).
+
+    It looks for a package ``nvidia`` to find them. In an isolated child, where nothing else needs that package, it is
+    hidden for the time of the import.
+    """
+    hide = is_isolated() and "nvidia" not in sys.modules
+    if hide:
+        sys.modules["nvidia"] = None  # type: ignore[assignment]
+    try:
+        import decord
+    finally:
+        if hide:
+            del sys.modules["nvidia"]
+    return decord
 
 
 def _errors() -> tuple[type[BaseException], ...]:

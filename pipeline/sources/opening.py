@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pipeline.errors import MediaDamaged, MediaUnreadable, OptionError, SourceUnreadable
 from pipeline.media import Damage, Frame, MediaInfo, Span
-from pipeline.sources.base import Source, SourceFactory
+from pipeline.sources.base import Source, SourceFactory, picture_size
 from pipeline.sources.probe import probe
 from pipeline.sources.redact import is_remote, redact
 
@@ -24,12 +24,19 @@ DECODERS: dict[str, str] = {
 _DECORD_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
 
 
+# decord decodes ahead for as long as its reader is open, whatever the consumer's speed (measured: a 307 s video grew to
+# 1 GB in 10 s of waiting). So it gets only files whose frames may all lie in memory.
+DECORD_BYTES = 256 * 1024 * 1024
+
+
 class Choice(NamedTuple):
     decoder: str
     reason: str
 
 
-def choose_decoder(info: MediaInfo, span: Span | None = None, keyframes_only: bool = False) -> Choice:
+def choose_decoder(
+    info: MediaInfo, span: Span | None = None, keyframes_only: bool = False, short_side: int | None = 224
+) -> Choice:
     """The decoder that "auto" takes for these frames of this file, and the reason in words."""
     if info.container not in _DECORD_CONTAINERS:
         return Choice("pyav", f"decord is not used for {info.container} (no reliable time stamps or seeking)")
@@ -46,7 +53,16 @@ def choose_decoder(info: MediaInfo, span: Span | None = None, keyframes_only: bo
         return Choice("pyav", "a part from the middle: PyAV seeks by time, decord by counting frames")
     if span is not None and span.end_seconds < info.duration_seconds / 2:
         return Choice("pyav", "a small part of the file, and decord reads all packets to open it")
+    needed = _all_frames_bytes(info, short_side)
+    if needed > DECORD_BYTES:
+        return Choice("pyav", f"long: decord may keep all frames in memory, {needed / 2**20:,.0f} MiB here")
     return Choice("decord", "read from its beginning, container in order")
+
+
+def _all_frames_bytes(info: MediaInfo, short_side: int | None) -> int:
+    width, height = picture_size(info, short_side)
+    frames = max(info.frame_count or 0, int((info.duration_seconds or 0) * (info.average_fps or 60)))
+    return frames * max(width * height * 3, info.width * info.height * 3 // 2)
 
 
 def load_decoder(name: str) -> SourceFactory:
@@ -101,7 +117,7 @@ class AutoSource(Source):
         self._path = path
         self._short_side = short_side
         self._threads = threads
-        self._choice = choose_decoder(info)
+        self._choice = choose_decoder(info, short_side=short_side)
         self._refused: str | None = None  # decord refused this file: it is not asked again
         self._inner: Source | None = None
 
@@ -128,7 +144,7 @@ class AutoSource(Source):
         return self._inner
 
     def frames(self, span: Span | None = None, keyframes_only: bool = False) -> Iterator[Frame]:
-        choice = choose_decoder(self.info, span, keyframes_only)
+        choice = choose_decoder(self.info, span, keyframes_only, self._short_side)
         if self._refused is not None and choice.decoder == "decord":
             choice = Choice("pyav", self._refused)
         self.damage = Damage()

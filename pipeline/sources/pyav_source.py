@@ -133,7 +133,8 @@ class PyAVSource(Source):
         if turns % 2:
             width, height = height, width
         scaled: Any = picture.reformat(width, height, "rgb24", interpolation="BICUBIC", threads=1).to_ndarray()
-        return np.ascontiguousarray(np.rot90(scaled, turns)) if turns else scaled
+        # A copy in any case: PyAV gives a view of its own padded buffer.
+        return np.ascontiguousarray(np.rot90(scaled, turns) if turns else scaled)
 
     # -- packets to pictures -------------------------------------------------------------------------------------------
 

@@ -1,0 +1,149 @@
+"""``longreel query``."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.cli.common import common_options, console, settings_from, store_path
+
+if TYPE_CHECKING:
+    from pipeline.search import Moment
+
+_NOTHING = 4
+
+
+@click.command(short_help="Find moments.")
+@click.argument("text", required=False)
+@click.option("--image", metavar="FILE", type=click.Path(), help="Ask by a picture.")
+@click.option("--like", metavar="VIDEO@SECONDS", help="Ask for what is seen there, for example --like gate.mp4@12.5")
+@click.option("--limit", type=click.IntRange(min=1), default=5, show_default=True, help="How many moments at most.")
+@click.option("--video", metavar="VIDEO", help="Only this video (id, name or URI).")
+@click.option("--tag", metavar="TAG", help="Only videos with this tag.")
+@click.option("--from", "start_seconds", metavar="SECONDS", type=float, help="Only from this media time on.")
+@click.option("--to", "end_seconds", metavar="SECONDS", type=float, help="Only up to this media time.")
+@click.option(
+    "--added-after", metavar="TIME", help="Only videos added after this time (ISO 8601, local unless it says)."
+)
+@click.option("--device", metavar="DEVICE", help="Where to run the model, for example cpu or cuda.")
+@common_options
+def query(
+    text: str | None,
+    image: str | None,
+    like: str | None,
+    limit: int,
+    video: str | None,
+    tag: str | None,
+    start_seconds: float | None,
+    end_seconds: float | None,
+    added_after: str | None,
+    device: str | None,
+    store: str | None,
+    config: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Find moments by words, by a picture, or like a moment you know.
+
+    \b
+      longreel query "a dog jumps over a fence"
+      longreel query --image lost-bicycle.jpg --tag gate
+      longreel query --like gate.mp4@83.5 --limit 20 --json
+
+    Scores are cosines between query and moment: compare them with each other, not across models. Exit code 4: nothing
+    matched.
+    """
+    from pipeline.errors import QueryError
+    from pipeline.library import Library
+
+    if sum(given is not None for given in (text, image, like)) != 1:
+        raise QueryError("ask one thing: words, --image FILE, or --like VIDEO@SECONDS")
+    settings = settings_from(config, overrides)
+    with Library.open(
+        store_path(store),
+        create=False,
+        device=device or settings.encoder.device,
+        index_options=settings.index,
+        search_options=settings.search,
+    ) as library:
+        moments = library.query(
+            text,
+            image,
+            like=_point(like) if like is not None else None,
+            limit=limit,
+            video=video,
+            tag=tag,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            added_after=_time(added_after) if added_after else None,
+        )
+        asked: dict[str, Any] = {"text": text, "image": image, "like": like}
+        shown = next(value for value in asked.values() if value is not None)
+        if as_json:
+            answer = {"query": shown, "model": library.model, "moments": [moment.to_dict() for moment in moments]}
+            click.echo(json.dumps(answer, ensure_ascii=False, indent=2))
+        else:
+            _show(moments, shown, library.model, library.manifest.random and text is not None)
+    return 0 if moments else _NOTHING
+
+
+def _show(moments: list[Moment], asked: str, model: str, meaningless: bool) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from jobs.reporting import precise_clock
+
+    if meaningless:
+        click.echo(
+            f"note: {model} has random weights, so words mean nothing to it; ask with --image or --like", err=True
+        )
+    if not moments:
+        click.echo(f"nothing matched {asked!r}", err=True)
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("#", justify="right", style="dim")
+    table.add_column("video", overflow="fold")
+    table.add_column("start", justify="right")
+    table.add_column("end", justify="right")
+    table.add_column("peak", justify="right", style="dim")
+    table.add_column("score", justify="right")
+    captioned = any(moment.caption for moment in moments)
+    if captioned:
+        table.add_column("caption", overflow="fold")
+    for i, moment in enumerate(moments, 1):
+        row = [
+            str(i),
+            Text(moment.name),
+            precise_clock(moment.start_seconds),
+            precise_clock(moment.end_seconds),
+            precise_clock(moment.peak_seconds),
+            f"{moment.score:.3f}",
+        ]
+        table.add_row(*row, *([Text(moment.caption or "")] if captioned else []))
+    console().print(table)
+
+
+def _point(text: str) -> tuple[str, float]:
+    from pipeline.errors import QueryError
+
+    video, at, seconds = text.rpartition("@")
+    try:
+        if at and video:
+            return video, float(seconds)
+    except ValueError:
+        pass
+    raise QueryError(f"--like {text!r}: expected VIDEO@SECONDS, for example gate.mp4@12.5")
+
+
+def _time(text: str) -> datetime:
+    from pipeline.errors import QueryError
+
+    try:
+        time = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise QueryError(f"--added-after {text!r}: expected a time such as 2026-01-31 or 2026-01-31T08:00") from None
+    return time.astimezone(timezone.utc)  # one without a zone is local time
