@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 BITS = 10
-_ENDINGS = {
+ENDINGS = {
     "libx264": ".mp4",
     "libx265": ".mkv",
     "libvpx-vp9": ".webm",
@@ -60,18 +60,21 @@ def draw_video(
     pix_fmt: str | None = None,
     aspect: Fraction | None = None,
     rotation: int | None = None,
-    options: dict[str, str] | None = None,
+    open_gop: bool = False,
+    container_options: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """Write a video of numbered pictures.
 
     Args:
         path: with an ending that the container is chosen by; without one the codec's usual container is taken.
         pts: time of each frame in units of 1/rate; 0, 1, 2, ... without it.
+        open_gop: let frames refer across key frames (x264, x265).
         rotation: degrees that a player turns the picture, counter-clockwise (display matrix, mp4 only).
     """
     if not path.suffix:
-        path = path.with_suffix(_ENDINGS[codec])
-    container: Any = av.open(str(path), "w")
+        path = path.with_suffix(ENDINGS[codec])
+    extra = f":open-gop={int(open_gop)}"
+    container: Any = av.open(str(path), "w", options=dict(container_options))
     with container:
         stream: Any = container.add_stream(codec, rate=rate)
         stream.width, stream.height = size
@@ -81,16 +84,16 @@ def draw_video(
         stream.codec_context.gop_size = gop
         given = {"preset": "ultrafast"} if codec in ("libx264", "libx265") else {}
         if codec == "libx264":
-            given |= {"x264-params": f"keyint={gop}:min-keyint=1:scenecut=0:bframes={bframes}:b-adapt=0"}
+            given |= {"x264-params": f"keyint={gop}:min-keyint=1:scenecut=0:bframes={bframes}:b-adapt=0{extra}"}
         elif codec == "libx265":
-            given |= {"x265-params": f"keyint={gop}:min-keyint=1:scenecut=0:bframes={bframes}:log-level=none"}
+            given |= {"x265-params": f"keyint={gop}:min-keyint=1:scenecut=0:bframes={bframes}:log-level=none{extra}"}
         elif codec == "libvpx-vp9":
             given |= {"deadline": "realtime", "cpu-used": "8"}
         elif codec == "libsvtav1":
             given |= {"preset": "12"}
         elif codec in ("mpeg4", "mjpeg", "mpeg2video"):
             stream.codec_context.bit_rate = 2_000_000
-        stream.options = {**given, **(options or {})}
+        stream.options = given
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
         if rotation:
