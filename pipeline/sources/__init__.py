@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pipeline.sources.probe import probe
     from pipeline.sources.redact import is_remote, redact, redact_text
     from pipeline.sources.remote import localize
+    from pipeline.sources.writing import write_video
 
 __all__ = [
     "DECODERS",
@@ -29,6 +30,7 @@ __all__ = [
     "read_manifest",
     "redact",
     "redact_text",
+    "write_video",
 ]
 
 _WHERE = {
@@ -45,6 +47,7 @@ _WHERE = {
     "read_manifest": "manifest",
     "redact": "redact",
     "redact_text": "redact",
+    "write_video": "writing",
 }
 
 

@@ -27,7 +27,7 @@ ENCODERS: dict[str, dict[str, str]] = {
     "libx264": {"preset": "veryfast", "crf": "20"},
     "libx265": {"preset": "ultrafast", "crf": "20", "x265-params": "log-level=none"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "7", "row-mt": "1", "crf": "28", "b": "0"},
-    "mpeg4": {"qscale": "3", "flags": "+qscale", "global_quality": str(3 * 118)},
+    "mpeg4": {"flags": "+qscale", "global_quality": str(3 * 118)},  # constant quality 3, in FFmpeg's lambda units
     "libsvtav1": {"preset": "10", "crf": "30", "svtav1-params": "lp=2"},
 }
 
