@@ -50,7 +50,7 @@ class IdentityCompressor(Compressor):
                 f"identity keeps every token: with the frame at {start_seconds} s there are {total}, "
                 f"the budget is {self._budget}; raise it, or give None for no limit"
             )
-        self._kept.append(_Kept(_copied(tokens), start_seconds, end_seconds, weight))
+        self._kept.append(_Kept(tokens.clone(), start_seconds, end_seconds, weight))
 
     def _read(self) -> TokenSet:
         return _token_set(self._kept, np.arange(self._patches), np.ones(self._patches))
@@ -116,10 +116,6 @@ def _middles(groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     first = np.flatnonzero(np.diff(groups, prepend=-1))
     middles: npt.NDArray[np.int64] = first + (np.bincount(groups) - 1) // 2
     return middles
-
-
-def _copied(tokens: Tensor) -> Tensor:
-    return tokens.clone()
 
 
 def _token_set(kept: list[_Kept], patches: npt.NDArray[np.int64], share: npt.NDArray[np.generic]) -> TokenSet:

@@ -87,8 +87,8 @@ class WardCompressor(Compressor):
         self._node = np.full(slots, -1, dtype=np.int64)
         self._square = np.zeros((slots, slots))  # |mean_i - mean_j|^2
         self._cost = np.full((slots, slots), np.inf)  # Ward's, infinite beyond the gap
-        # nearest[i] is true while its version is that of the slot that it names; when it is not, nearest_cost[i] is
-        # still a lower bound, because every row that changes lowers it where it must.
+        # A slot that changes looks for its nearest; others that pointed at it are stale (the version tells) until they
+        # come up as the least. So each pair is seen by the one of the two that changed last, and the least is exact.
         self._nearest = np.zeros(slots, dtype=np.int64)
         self._nearest_cost = np.full(slots, np.inf)
         self._nearest_version = np.zeros(slots, dtype=np.int64)
@@ -145,8 +145,6 @@ class WardCompressor(Compressor):
         self._mean[index] += torch.from_numpy(share).to(frame) @ difference
         self._weight[slots] += weight * members
         self._end[slots] = np.maximum(self._end[slots], end_seconds)
-        other = current[patches][self._patch[current[patches]] != patches]
-        self._patch[other] = -1
         return taken
 
     def _measure(self, rows: _Ints) -> None:
@@ -168,13 +166,6 @@ class WardCompressor(Compressor):
         self._cost[rows] = cost
         self._cost[:, rows] = cost.T
         self._version[rows] += 1
-        # Slots that did not change: their nearest may be one of these now.
-        best = cost.argmin(axis=0)
-        best_cost = cost[best, np.arange(cost.shape[1])]
-        lower = np.flatnonzero(best_cost < self._nearest_cost)
-        self._nearest[lower] = rows[best[lower]]
-        self._nearest_cost[lower] = best_cost[lower]
-        self._nearest_version[lower] = self._version[self._nearest[lower]]
         nearest = cost.argmin(axis=1)
         self._nearest[rows] = nearest
         self._nearest_cost[rows] = cost[np.arange(len(rows)), nearest]
@@ -250,12 +241,6 @@ class WardCompressor(Compressor):
         version = self._version
         version[keep] += 1
         version[drop] += 1
-        # Ward's cost is reducible, so a merge brings no one nearer, but for tokens that the gap kept from one part.
-        lower = (row < self._nearest_cost).nonzero()[0]
-        if len(lower):
-            self._nearest[lower] = keep
-            self._nearest_cost[lower] = row[lower]
-            self._nearest_version[lower] = version[keep]
         nearest = int(row.argmin())
         self._nearest[keep] = nearest
         self._nearest_cost[keep] = row[nearest]

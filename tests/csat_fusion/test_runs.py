@@ -134,3 +134,11 @@ def test_streaming_runs_find_the_shots() -> None:
 def test_runs_of_patches_need_a_budget_of_a_frame() -> None:
     with pytest.raises(CompressionError, match=r"budget of 4 is less than the 5 tokens"):
         RunCompressor(4).update(torch.zeros(5, 3), 0, 1)
+
+
+def test_where_gaps_lie_between_all_the_lightest_goes_to_its_cheaper_neighbour() -> None:
+    start = np.array([0.0, 100.0, 200.0])
+    for middle, starts in ((1.0, [0.0, 200.0]), (9.0, [0.0, 100.0])):
+        embedding = np.array([[0.0], [middle], [10.0]])
+        got = merge_runs(embedding, [2.0, 1.0, 2.0], start, start + 1, 2, gap_seconds=1.0)
+        assert got.start_seconds.tolist() == starts

@@ -103,3 +103,12 @@ def test_every_exported_name_is_there() -> None:
         assert getattr(csat_fusion, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = csat_fusion.nothing
+
+
+def test_the_readme_runs() -> None:
+    from pathlib import Path
+
+    import csat_fusion
+
+    text = Path(csat_fusion.__file__).with_name("README.md").read_text()
+    exec(compile(text.split("```python")[1].split("```")[0], "README.md", "exec"), {})

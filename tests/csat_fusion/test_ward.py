@@ -224,3 +224,24 @@ def test_autocast_and_inference_mode_around_it_change_nothing() -> None:
 def test_a_bad_gap_is_refused() -> None:
     with pytest.raises(CompressionError, match="gap_seconds must be at least 0, got nan"):
         WardCompressor(4, gap_seconds=math.nan)
+
+
+def test_the_fast_path_takes_what_costs_at_most_half_of_the_last_merge() -> None:
+    for step, inserted in ((0.60, 3), (0.63, 4)):
+        compressor = WardCompressor(2, keep_assignment=True)
+        for t, value in enumerate((0.0, 4.0, 5.0)):  # 4 and 5 merge at cost 1/2
+            compressor.update(torch.tensor([[value]], dtype=torch.float64), t, t + 1)
+        compressor.update(torch.tensor([[4.5 + step]], dtype=torch.float64), 3, 4)  # costs 2/3 of the step's square
+        assert len(compressor._parent) == inserted
+
+
+def test_the_fast_path_does_not_reach_over_a_hole_in_time() -> None:
+    compressor = WardCompressor(6, gap_seconds=1.0)
+    generator = torch.Generator().manual_seed(6)
+    picture = torch.randn(2, 8, generator=generator)
+    for t in range(20):
+        start = float(t) if t < 10 else t + 30.0
+        compressor.update(picture + 0.01 * torch.randn(2, 8, generator=generator), start, start + 1)
+    got = compressor.result()
+    assert compressor._tau > 0
+    assert bool(((got.end_seconds <= 10) | (got.start_seconds >= 40)).all())
