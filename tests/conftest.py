@@ -1,8 +1,8 @@
 """Fixtures that all tests share, and the rule for skips.
 
-A test that cannot run here is skipped with its reason. With ``LONGREEL_REQUIRE_ALL=1`` (set by ``.ci/run``) a skip is a
-failure, so that a check never passes because its tools are missing. A reason that starts with ``not here:`` names something
-that no set-up would change (running as root, no GPU) and stays a skip.
+A test that cannot run here is skipped with its reason. With ``LONGREEL_REQUIRE_ALL=1`` (set by ``.ci/run``) a skip is
+a failure, so that a check never passes because its tools are missing. A reason that starts with ``not here:`` names
+something that no set-up would change (running as root, no GPU) and stays a skip.
 """
 
 from __future__ import annotations
