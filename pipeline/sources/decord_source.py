@@ -25,8 +25,6 @@ from pipeline.sources.stamps import LossAccount
 
 __all__ = ["DecordSource"]
 
-_ATTEMPTS = 3
-_QUEUE_RACE = ">= 0 (-11 vs. 0)"
 _DAMAGE_WORDS = re.compile(
     rb"error while decoding|concealing|Invalid NAL|corrupt|Error splitting|out of range at", re.I
 )
@@ -126,20 +124,12 @@ class DecordSource(Source):
     def _picture(self, number: int) -> npt.NDArray[np.uint8]:
         """The picture ``number``, by walking to it: decord's own skipping and seeking lose count near the end of a file
         and at open groups of pictures."""
-        for attempt in range(_ATTEMPTS):
-            try:
-                while self._position < number:
-                    self._next(self._reader, self._position)
-                    self._position += 1
-                image = self._next(self._reader, number)
-                self._position += 1
-                return image
-            except MediaDamaged as error:
-                # Once in some hundred files decord's threads disagree about whether its queue is full (EAGAIN, -11).
-                if _QUEUE_RACE not in str(error.__cause__) or attempt == _ATTEMPTS - 1:
-                    raise
-                self._open()
-        raise AssertionError("unreachable")
+        while self._position < number:
+            self._next(self._reader, self._position)
+            self._position += 1
+        image = self._next(self._reader, number)
+        self._position += 1
+        return image
 
     def _next(self, reader: Any, number: int) -> npt.NDArray[np.uint8]:
         beat()

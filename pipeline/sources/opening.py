@@ -24,6 +24,10 @@ DECODERS: dict[str, str] = {
 _DECORD_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
 
 
+# decord takes one frame for each packet and fails when the decoder's queue is full (send_packet answers EAGAIN), as it is
+# after the key frames of closed groups of pictures in HEVC.
+_NOT_FOR_DECORD = frozenset({"hevc", "vvc"})
+
 # decord decodes ahead for as long as its reader is open, whatever the consumer's speed (measured: a 307 s video grew to
 # 1 GB in 10 s of waiting). So it gets only files whose frames may all lie in memory.
 DECORD_BYTES = 256 * 1024 * 1024
@@ -40,6 +44,8 @@ def choose_decoder(
     """The decoder that "auto" takes for these frames of this file, and the reason in words."""
     if info.container not in _DECORD_CONTAINERS:
         return Choice("pyav", f"decord is not used for {info.container} (no reliable time stamps or seeking)")
+    if info.codec in _NOT_FOR_DECORD:
+        return Choice("pyav", f"decord gives up where {info.codec} puts out several frames for a packet")
     for note in info.notes:
         if note.startswith(("truncated", "the stream has no time stamps")):
             return Choice("pyav", f"decord cannot count losses; {note}")
