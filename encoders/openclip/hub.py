@@ -99,12 +99,13 @@ def obtain(name: str, record: dict[str, Any], progress: ProgressCallback | None)
 
 
 def _check(path: Path) -> None:
-    """Compare a fresh download with the hash that the hub gave for it, where it gave one."""
-    stated = file_identity(path)
-    if path.resolve().parent.name == "blobs" and stated.endswith(path.resolve().name):
-        actual = hash_file(path)
-        if stated != f"sha256:{actual}":
-            raise WeightsDamaged(f"{path} has the hash {actual}, the hub states {stated}; delete it and fetch it again")
+    """Compare a fresh download with the hash that the hub gave for it, where it gave one; drop a damaged one."""
+    blob, stated = path.resolve(), file_identity(path)
+    actual = f"sha256:{hash_file(path)}"
+    if stated != actual:
+        path.unlink()
+        blob.unlink(missing_ok=True)
+        raise WeightsDamaged(f"{path} arrived with {actual}, the hub states {stated}; it was deleted, fetch it again")
 
 
 def _is_missing(error: BaseException) -> bool:

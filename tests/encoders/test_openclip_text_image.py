@@ -72,6 +72,22 @@ def test_other_pictures_are_refused(encoder: Encoder) -> None:
             encoder.encode_image(image)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kind", ["vit", "resnet", "timm_vit", "coca"])
+def test_tokens_lie_row_by_row(kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = write_config(tmp_path_factory.mktemp("models"), kind)
+    with load_encoder(f"openclip:{path}/random", precision="fp32") as loaded:
+        rows, columns = loaded.info.grid
+        size, cell = loaded.info.image_height, loaded.info.image_height // rows
+        frames = np.repeat(pictures(1, size, size), rows * columns + 1, axis=0)
+        for p in range(rows * columns):  # frame p + 1 differs from frame 0 in the cell of patch p
+            row, column = divmod(p, columns)
+            frames[p + 1, row * cell : (row + 1) * cell, column * cell : (column + 1) * cell] ^= 0xFF
+        tokens = loaded.encode(frames, tokens=True).tokens
+    assert tokens is not None
+    moved = (tokens[1:] - tokens[0]).norm(dim=-1)
+    assert moved.argmax(dim=1).tolist() == list(range(rows * columns))
+
+
 def test_frames_that_may_not_be_written_do_not_warn(encoder: Encoder, recwarn: pytest.WarningsRecorder) -> None:
     frames = pictures(2)
     frames.flags.writeable = False
