@@ -66,7 +66,8 @@ def settings_from(config: str, overrides: tuple[str, ...], **replaced: Any) -> R
 
 
 def console(stderr: bool = False) -> Console:
-    """A Rich console; plain when the output is no terminal."""
+    """A Rich console; plain, and wide enough not to fold tables, when the output is no terminal."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=not os.isatty(2 if stderr else 1))
+    width = None if os.isatty(2 if stderr else 1) else 200
+    return Console(stderr=stderr, highlight=False, width=width)

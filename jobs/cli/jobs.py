@@ -53,8 +53,10 @@ def list_jobs(limit: int, store: str | None, as_json: bool) -> None:
         click.echo(json.dumps([_job_values(record) for record in records], ensure_ascii=False, indent=2))
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("job", "state", "started", "took", "videos", "command"):
-        table.add_column(name, overflow="fold")
+    for name in ("job", "state", "started", "took"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("videos", overflow="fold")
+    table.add_column("command", no_wrap=True, overflow="ellipsis")
     for record in records:
         state = Text(record.state, style=_STYLES.get(record.state, ""))
         table.add_row(record.id, state, _started(record), _took(record), _counts(record.counts), Text(record.command))

@@ -38,10 +38,11 @@ def list_videos(tag: str | None, state: str | None, store: str | None, as_json: 
         click.echo(json.dumps([_values(record) for record in records], ensure_ascii=False, indent=2))
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, justify in (("id", "left"), ("name", "left"), ("state", "left"), ("length", "right")):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for name in ("segments", "vectors", "lost"):
-        table.add_column(name, justify="right")
+    table.add_column("id", no_wrap=True, style="dim")
+    table.add_column("name", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for name in ("length", "segments", "vectors", "lost"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("tags", overflow="fold")
     styles = {"done": "green", "failed": "red", "pending": "yellow"}
     for record in records:

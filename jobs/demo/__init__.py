@@ -1,0 +1,1 @@
+"""The demo: short films drawn here, indexed, asked for, and shown beside the truth."""
