@@ -118,6 +118,8 @@ def search(
         raise QueryError(f"a query must be a finite vector [D] longer than zero, got shape {list(query.shape)}")
     if limit < 1:
         raise QueryError(f"limit {limit}: must be at least 1")
+    if background is not None and len(background) and background.shape[1] != len(query):
+        raise QueryError(f"a query of this library has {background.shape[1]} values, got {len(query)}")
     query = unit_rows(query[None])[0]
     if not len(index):
         return []
@@ -148,10 +150,11 @@ def _candidates(
         if total <= options.scan_limit:
             ids, embedding = catalog.ids_and_embeddings_matching(where)
             order = ids[np.argsort(-(unit_rows(embedding) @ query), kind="stable")] if len(ids) else ids
-            while count < 4 * len(order):
+            while True:
                 yield catalog.vectors_by_id(order[:count])
+                if count >= len(order):
+                    return
                 count *= 4
-            return
         allowed = catalog.ids_matching(where)
     while True:
         ids, _ = index.search(query[None], min(count, total), allowed)
