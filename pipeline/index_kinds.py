@@ -25,7 +25,7 @@ Scores = npt.NDArray[np.float32]
 
 AUTO = "auto"
 _STORAGES = ("fp16", "int8")
-_TRAINING_ROWS_PER_LIST = 48
+_TRAINING_ROWS_PER_LIST = 40
 _TUNING_QUERIES = 96
 _TUNING_DEPTH = 10
 
@@ -206,7 +206,7 @@ class IvfKind(IndexKind):
         index = faiss.IndexIVFScalarQuantizer(
             faiss.IndexFlatIP(self.dimension), self.dimension, lists, kind, faiss.METRIC_INNER_PRODUCT, False
         )
-        index.cp.niter = 10  # more changes recall by little
+        index.cp.niter = 8  # more changes recall by little
         index.cp.min_points_per_centroid = 1
         index.cp.max_points_per_centroid = _TRAINING_ROWS_PER_LIST
         index.train(sample)
