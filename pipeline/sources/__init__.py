@@ -1,4 +1,7 @@
-"""Sources: what may be named, what a file is, and its frames. Nothing heavy is imported until it is used."""
+"""Sources: what may be named, what a file is, and its frames. Nothing heavy is imported until it is used.
+
+``probe``, ``fingerprint`` and ``redact`` are imported from the modules of the same names: a package cannot hold both.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.sources.base import Source
-    from pipeline.sources.fingerprint import fingerprint
     from pipeline.sources.manifest import SourceItem, read_manifest
     from pipeline.sources.naming import find_sources
     from pipeline.sources.opening import DECODERS, choose_decoder, open_source
-    from pipeline.sources.probe import probe
-    from pipeline.sources.redact import is_remote, redact, redact_text
+    from pipeline.sources.redact import is_remote, redact_text
     from pipeline.sources.remote import localize
     from pipeline.sources.writing import write_video
 
@@ -22,13 +23,10 @@ __all__ = [
     "SourceItem",
     "choose_decoder",
     "find_sources",
-    "fingerprint",
     "is_remote",
     "localize",
     "open_source",
-    "probe",
     "read_manifest",
-    "redact",
     "redact_text",
     "write_video",
 ]
@@ -39,13 +37,10 @@ _WHERE = {
     "SourceItem": "manifest",
     "choose_decoder": "opening",
     "find_sources": "naming",
-    "fingerprint": "fingerprint",
     "is_remote": "redact",
     "localize": "remote",
     "open_source": "opening",
-    "probe": "probe",
     "read_manifest": "manifest",
-    "redact": "redact",
     "redact_text": "redact",
     "write_video": "writing",
 }
@@ -54,6 +49,4 @@ _WHERE = {
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-    globals()[name] = value  # a submodule of the same name (probe, fingerprint) must not take its place
-    return value
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)

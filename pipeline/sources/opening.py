@@ -24,8 +24,8 @@ DECODERS: dict[str, str] = {
 _DECORD_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
 
 
-# decord takes one frame for each packet and fails when the decoder's queue is full (send_packet answers EAGAIN), as it is
-# after the key frames of closed groups of pictures in HEVC.
+# decord takes one frame for each packet and fails when the decoder's queue is full (send_packet answers EAGAIN), as it
+# is after the key frames of closed groups of pictures in HEVC.
 _NOT_FOR_DECORD = frozenset({"hevc", "vvc"})
 
 # decord decodes ahead for as long as its reader is open, whatever the consumer's speed (measured: a 307 s video grew to

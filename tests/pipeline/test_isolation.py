@@ -215,7 +215,7 @@ def test_the_child_dies_with_its_parent() -> None:
 
     def gone() -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):
-            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+            return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
         return True
 
     assert wait_for(gone)
