@@ -241,7 +241,26 @@ def test_the_fast_path_does_not_reach_over_a_hole_in_time() -> None:
     picture = torch.randn(2, 8, generator=generator)
     for t in range(20):
         start = float(t) if t < 10 else t + 30.0
-        compressor.update(picture + 0.01 * torch.randn(2, 8, generator=generator), start, start + 1)
+        picture[1] = torch.randn(8, generator=generator)  # patch 0 stands still, so it always takes the fast path
+        compressor.update(picture, start, start + 1)
     got = compressor.result()
     assert compressor._tau > 0
     assert bool(((got.end_seconds <= 10) | (got.start_seconds >= 40)).all())
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), gap_seconds=st.sampled_from([0.5, math.inf]))
+def test_what_is_remembered_of_the_nearest_stays_true(seed: int, gap_seconds: float) -> None:
+    """After frames on the fast path too: a fresh nearest has its true cost, and the least is the least of all pairs."""
+    generator = torch.Generator().manual_seed(seed)
+    compressor = WardCompressor(9, gap_seconds=gap_seconds)
+    base = torch.randn(5, 4, generator=generator, dtype=torch.float64)
+    for t in range(30):
+        noise = torch.randn(5, 4, generator=generator, dtype=torch.float64)
+        compressor.update(base + 0.2 * noise, t, t + 1)
+        live = np.flatnonzero(compressor._weight > 0)
+        nearest = compressor._nearest[live]
+        fresh = compressor._nearest_version[live] == compressor._version[nearest]
+        true = compressor._cost[live, nearest]
+        np.testing.assert_array_equal(compressor._nearest_cost[live][fresh], true[fresh])
+        assert compressor._nearest_cost.min() <= compressor._cost[np.ix_(live, live)].min()
