@@ -1,0 +1,57 @@
+"""No credential in what is logged, stored or shown."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.sources.redact import is_remote, redact, redact_text
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://user:pa%20ss@host:8443/a/b.mp4", "https://host:8443/a/b.mp4"),
+        ("https://token@host/a.mp4", "https://host/a.mp4"),
+        (
+            "https://b.s3.amazonaws.com/v.mp4?X-Amz-Signature=abc&X-Amz-Credential=d&versionId=7",
+            "https://b.s3.amazonaws.com/v.mp4?versionId=7",
+        ),
+        ("https://h/v.mp4?sv=2020&se=1&sig=xyz&quality=hd", "https://h/v.mp4?quality=hd"),
+        ("https://h/v.mp4?AWSAccessKeyId=A&Signature=B&Expires=3", "https://h/v.mp4"),
+        ("https://h/watch?v=abc&access%5Ftoken=B&my_api_key_token=C", "https://h/watch?v=abc"),
+        ("https://h/v.mp4?t=5#token=x", "https://h/v.mp4?t=5"),
+        ("s3://bucket/a key?with#signs.mp4", "s3://bucket/a key?with#signs.mp4"),
+        ("s3://KEY:SECRET@bucket/a.mp4", "s3://bucket/a.mp4"),
+        ("rtsp://cam:secret@10.0.0.2/stream", "rtsp://10.0.0.2/stream"),
+        ("/local/pa@th?x=1.mp4", "/local/pa@th?x=1.mp4"),
+    ],
+)
+def test_examples(uri: str, shown: str) -> None:
+    assert redact(uri) == shown
+    assert redact(shown) == shown
+
+
+WORD = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=8, max_size=16).map(lambda w: "Zq" + w)
+
+
+@given(
+    user=WORD,
+    password=WORD,
+    name=st.sampled_from(["sig", "token", "X-Amz-Signature", "x-goog-signature", "api_key", "Policy", "secret_thing"]),
+    value=WORD,
+)
+def test_no_secret_survives(user: str, password: str, name: str, value: str) -> None:
+    uri = f"https://{user}:{password}@host/v.mp4?keep=1&{name}={value}"
+    shown = redact(uri)
+    message = redact_text(f"cannot read {uri!r}, ({value}) for {user}:{password}: refused", uri)
+    for secret in (user, password, value):
+        assert secret not in shown
+        assert secret not in message
+    assert "keep=1" in shown
+
+
+def test_remote_addresses() -> None:
+    assert all(map(is_remote, ("http://h/a", "HTTPS://h/a", "s3://b/k")))
+    assert not any(map(is_remote, ("/http://a", "file:///a", "a.mp4", "http:/a", "")))
