@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.checks.base import size_text
 from jobs.cli.common import console, json_option
 
 if TYPE_CHECKING:
     from encoders.base import ModelDescription, ModelEntry, Progress
 
-__all__ = ["models", "size_text"]
+__all__ = ["models"]
 
 _NOTHING_MATCHED = 4
 
@@ -88,18 +89,6 @@ def fetch(name: str, as_json: bool) -> int:
     else:
         click.echo(f"{model.name} needs no download: {model.source}")
     return 0
-
-
-def size_text(size_bytes: float | None) -> str:
-    """Bytes as people read them: ``605 MB``; ``-`` where nobody knows."""
-    if size_bytes is None:
-        return "-"
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.0f} {unit}" if unit in ("B", "kB", "MB") or size >= 99.5 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def _print_list(found: list[ModelEntry]) -> None:
