@@ -143,6 +143,20 @@ def test_reading_does_not_disturb_and_gives_copies(case: Case) -> None:
 
 
 @every
+def test_the_number_of_threads_is_as_before(case: Case) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        compressor = feed(case.make(None if case.name == "identity" else 8), make_frames(3, 4))
+        assert torch.get_num_threads() == 2
+        with pytest.raises(CompressionError):
+            compressor.update(torch.zeros(1, 1), 99, 100)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@every
 def test_the_input_is_copied(case: Case) -> None:
     compressor = case.make(None if case.name == "identity" else 8)
     tokens = torch.ones(4, 3, requires_grad=True)
