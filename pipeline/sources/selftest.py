@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,20 +19,16 @@ from pipeline.sources.opening import DECODERS, open_source
 
 __all__ = ["CODECS", "CodecTrial", "try_codec"]
 
-# codec -> encoders that make it (the first that PyAV has is used), and the container
-CODECS: dict[str, tuple[tuple[str, ...], str]] = {
-    "h264": (("libx264", "libopenh264"), ".mp4"),
-    "hevc": (("libx265",), ".mp4"),
-    "vp9": (("libvpx-vp9",), ".webm"),
-    "av1": (("libsvtav1", "libaom-av1", "librav1e"), ".mp4"),
-    "mpeg4": (("mpeg4",), ".avi"),
+# codec -> encoder that makes it, and the container
+CODECS: dict[str, tuple[str, str]] = {
+    "h264": ("libx264", ".mp4"),
+    "hevc": ("libx265", ".mp4"),
+    "vp9": ("libvpx-vp9", ".webm"),
+    "av1": ("libsvtav1", ".mp4"),
+    "mpeg4": ("mpeg4", ".avi"),
 }
 
-_FRAMES, _SIZE, _DARKEST, _STEP = 10, 64, 40, 16
-_QUICK = {"libx264": {"preset": "ultrafast"}, "libsvtav1": {"preset": "10"}, "libaom-av1": {"cpu-used": "8"}} | {
-    "libx265": {"preset": "ultrafast", "x265-params": "log-level=none"},
-    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
-}
+_FRAMES, _RATE, _SIZE, _DARKEST, _STEP = 10, 10, 64, 40, 16
 
 
 @dataclass(frozen=True)
@@ -53,46 +48,23 @@ def try_codec(codec: str, decoders: tuple[str, ...] = tuple(DECODERS)) -> Iterat
     """
     if codec not in CODECS:
         raise OptionError(f"codec {codec!r} is not one of {', '.join(CODECS)}")
-    encoders, ending = CODECS[codec]
+    from pipeline.sources.writing import can_encode, write_video
+
+    encoder, ending = CODECS[codec]
+    if not can_encode(encoder):
+        yield CodecTrial(codec, None, {})
+        return
+    failures: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="longreel-codec-") as folder:
         path = Path(folder) / f"{codec}{ending}"
-        encoder = next((name for name in encoders if _can_encode(name)), None)
-        failures: dict[str, str] = {}
-        if encoder is not None:
-            _draw(path, encoder)
-            for decoder in decoders:
-                try:
-                    _read(path, decoder)
-                except LongreelError as error:
-                    failures[decoder] = str(error).replace(str(path), path.name)
-        yield CodecTrial(codec, encoder, failures)
-
-
-def _can_encode(name: str) -> bool:
-    import av
-    from av.codec.codec import UnknownCodecError
-
-    try:
-        av.Codec(name, "w")
-    except UnknownCodecError:
-        return False
-    return True
-
-
-def _draw(path: Path, encoder: str) -> None:
-    import av
-
-    container: Any = av.open(str(path), "w")
-    with container:
-        stream: Any = container.add_stream(encoder, rate=10, options=_QUICK.get(encoder, {}))
-        stream.width = stream.height = _SIZE
-        stream.pix_fmt = "yuv420p"
-        for number in range(_FRAMES):
-            picture = np.full((_SIZE, _SIZE, 3), _DARKEST + _STEP * number, dtype=np.uint8)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts = number
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        pictures = [np.full((_SIZE, _SIZE, 3), _DARKEST + _STEP * n, dtype=np.uint8) for n in range(_FRAMES)]
+        write_video(path, pictures, rate=_RATE, codec=encoder)
+        for decoder in decoders:
+            try:
+                _read(path, decoder)
+            except LongreelError as error:
+                failures[decoder] = str(error).replace(str(path), path.name)
+    yield CodecTrial(codec, encoder, failures)
 
 
 def _read(path: Path, decoder: str) -> None:
@@ -102,8 +74,8 @@ def _read(path: Path, decoder: str) -> None:
         raise LongreelError(f"{decoder} gave {len(found)} of {_FRAMES} frames")
     for number, (seconds, brightness) in enumerate(found):
         expected = _DARKEST + _STEP * number
-        if abs(seconds - number / 10) > 0.02 or abs(brightness - expected) > _STEP / 2:
+        if abs(seconds - number / _RATE) > 0.02 or abs(brightness - expected) > _STEP / 2:
             raise LongreelError(
                 f"{decoder} gave frame {number} at {seconds:.3f} s with brightness {brightness:.0f}, "
-                f"expected {number / 10:.3f} s and {expected}"
+                f"expected {number / _RATE:.3f} s and {expected}"
             )
