@@ -174,8 +174,9 @@ def test_a_fingerprint_follows_the_content(tmp_path: Path) -> None:
     os.utime(path, ns=(10**18, 10**18))
     first = fingerprint(str(path))
     assert fingerprint(str(path)) == first
-    for change in (lambda d: d[:-1] + b"x", lambda d: b"x" + d[1:], lambda d: d + b"\0"):
-        path.write_bytes(change(bytes(300_000)))
+    zeros = bytes(300_000)
+    for changed in (zeros[:-1] + b"x", b"x" + zeros[1:], zeros + b"\0"):
+        path.write_bytes(changed)
         os.utime(path, ns=(10**18, 10**18))
         assert fingerprint(str(path)) != first
     path.write_bytes(bytes(300_000))

@@ -178,7 +178,7 @@ def test_a_local_path_comes_back(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def bucket(video: Path) -> Iterator[str]:
     moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    import boto3
+    import boto3  # type: ignore[import-untyped, unused-ignore]
 
     patch = pytest.MonkeyPatch()
     running = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -218,7 +218,7 @@ def test_s3_trouble(bucket: str, tmp_path: Path) -> None:
 
 
 def test_s3_fingerprint_changes_with_the_object(bucket: str) -> None:
-    import boto3
+    import boto3  # type: ignore[import-untyped, unused-ignore]
 
     client = boto3.client("s3")
     client.put_object(Bucket=bucket, Key="changing.mp4", Body=b"one")
