@@ -128,9 +128,11 @@ def open_container(path: str) -> InputContainer:
         raise NotAVideo(f"{path}: the file is empty")
     with open(path, "rb") as file:
         head = file.read(1024)
+    if _is_text(head):  # before FFmpeg sees it: a playlist would make it fetch what the playlist names
+        raise NotAVideo(f"{path}: its content is text, no media container")
     try:
-        # The "file:" protocol keeps names with a colon from being taken for an address.
-        container = av.open(f"file:{path}", mode="r", metadata_errors="replace")
+        # The "file:" protocol keeps names with a colon from being taken for an address; no other may be used.
+        container = av.open(f"file:{path}", mode="r", metadata_errors="replace", options={"protocol_whitelist": "file"})
     except av.error.FFmpegError as error:
         text = f"{path}: cannot be opened: {error.strerror or error}"
         if looks_like_media(head):
@@ -140,7 +142,7 @@ def open_container(path: str) -> InputContainer:
     if name in _STILL_DEMUXERS or name.endswith("_pipe"):
         container.close()
         raise StillImage(f"{path}: a still picture ({name}), not a video; ask with `query --image` instead")
-    if name in _NOT_VIDEO_DEMUXERS or _is_text(head):
+    if name in _NOT_VIDEO_DEMUXERS:
         container.close()
         raise NotAVideo(f"{path}: its content is text or raw data (read as {name!r}), no media container")
     return container

@@ -23,6 +23,7 @@ from pipeline.sources import find_sources
 from pipeline.sources.fingerprint import fingerprint
 from pipeline.sources.probe import probe
 from tests.drawing import draw_video
+from tests.sources.servers import MediaServer
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +158,16 @@ def test_probe_refuses_what_is_no_video(folder: Path, tmp_path: Path) -> None:
         probe(str(tmp_path / "gone.mp4"))
     with pytest.raises(SourceUnreadable, match="is a folder"):
         probe(str(tmp_path))
+
+
+def test_a_playlist_fetches_nothing(folder: Path, tmp_path: Path) -> None:
+    playlist = tmp_path / "playlist.mp4"
+    with MediaServer((folder / "b.mp4").read_bytes()) as server:
+        for address in (server.url("/ok/b.mp4"), str(folder / "b.mp4")):
+            playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{address}\n#EXT-X-ENDLIST\n")
+            with pytest.raises(NotAVideo, match="is text"):
+                probe(str(playlist))
+        assert not server.hits
 
 
 def test_an_unreadable_file(tmp_path: Path) -> None:
