@@ -66,5 +66,8 @@ def _print(checks: Iterable[Check]) -> int:
             click.echo(f"  {check.status:<4}  {check.name:<22}  {check.detail}")
             if check.advice:
                 click.echo(f"{'':32}{check.advice}")
-    out.print(Text(f"\n{counts['ok']} ok, {counts['warn']} warnings, {counts['fail']} failures"))
+    warned, failed = (
+        f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((counts["warn"], "warning"), (counts["fail"], "failure"))
+    )
+    out.print(Text(f"\n{counts['ok']} ok, {warned}, {failed}"))
     return counts["fail"]

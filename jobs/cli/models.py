@@ -107,7 +107,7 @@ def _print_list(found: list[ModelEntry]) -> None:
         table.add_row(entry.name, "[green]here[/green]" if entry.downloaded else "[dim]-[/dim]", entry.source)
     out = console()
     out.print(table)
-    out.print(f"\n{len(found)} models, {here} with weights here. Fetch one: longreel models fetch NAME", style="dim")
+    out.print(f"\n{len(found)} listed, {here} with weights here. Fetch one: longreel models fetch NAME", style="dim")
 
 
 def _nothing_found(downloaded: bool, arch: str | None) -> str:

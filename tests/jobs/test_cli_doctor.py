@@ -66,7 +66,7 @@ def test_a_warning_is_no_failure(capsys: pytest.CaptureFixture[str], monkeypatch
     assert doctor() == 0
     out = capsys.readouterr().out
     assert "buy another" in out
-    assert "1 ok, 1 warnings, 0 failures" in out
+    assert "1 ok, 1 warning, 0 failures" in out
 
 
 def test_a_failure_is_exit_code_2(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
