@@ -11,7 +11,7 @@ import contextlib
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from csat_fusion.errors import LongreelError
 from jobs.engine import Engine
@@ -94,7 +94,8 @@ class BatchJob:
         cancel = asyncio.create_task(self._wait_for_cancel())
         stopped = _stop_on_signals()
         try:
-            await asyncio.wait([everything, cancel, stopped], return_when=asyncio.FIRST_COMPLETED)
+            ends: list[asyncio.Future[Any]] = [everything, cancel, stopped]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             summary.interrupted = stopped.done()
             if everything.done():
                 everything.result()

@@ -13,9 +13,9 @@ import contextlib
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.errors import EngineError, PlacementError, WorkerLost
 from jobs.placement import Stage, check_placement, plan_stages
@@ -33,6 +33,7 @@ __all__ = ["Engine", "start_ray", "stop_ray"]
 _BLOCKS_AHEAD = 4  # blocks that a decoder may be ahead of its encoder: the bound on memory for each part
 _PLACE_SECONDS = 120.0
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 def start_ray(address: str | None, options: Any, log_folder: str | None = None) -> dict[str, float]:
@@ -187,14 +188,15 @@ class Engine:
 
         return await self._tried(once, task.uri)
 
-    async def _tried(self, once: Callable[[], Any], uri: str) -> Any:
+    async def _tried(self, once: Callable[[], Awaitable[_T]], uri: str) -> _T:
         for attempt in range(1, self._settings.workers.attempts + 1):
             try:
                 return await once()
             except _LostWorker as error:
                 _log.info("a worker died on %s (attempt %d): %s", uri, attempt, error)
                 last = error
-        raise WorkerLost(f"{uri}: a worker process died {attempt} times on it ({last})") from last
+        attempts = self._settings.workers.attempts
+        raise WorkerLost(f"{uri}: a worker process died {attempts} times on it ({last})") from last
 
     async def _attempt(self, key: str, task: WatchTask, on_progress: Callable[[Taken], None]) -> PartResult:
         encoder = min(self._encoders, key=lambda worker: self._load[worker])
@@ -213,9 +215,9 @@ class Engine:
                     if len(pending) >= _BLOCKS_AHEAD:
                         on_progress(await _answer(pending.popleft()))
             # The decoder is free for the next part while this one's last blocks are encoded.
-            result = None
+            result: PartResult | None = None
             while pending:
-                taken = await _answer(pending.popleft())
+                taken: Taken = await _answer(pending.popleft())
                 on_progress(taken)
                 result = taken.result
             if result is None:

@@ -60,7 +60,7 @@ class SubmitRequest:
             }
             for item in self.items
         ]
-        values = {"store": str(self.store), "items": items, "settings": self.settings.to_dict()}
+        values: dict[str, Any] = {"store": str(self.store), "items": items, "settings": self.settings.to_dict()}
         values |= {"command": self.command, "address": self.address, "job_id": self.job_id}
         return json.dumps(values)
 

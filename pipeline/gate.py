@@ -1,10 +1,10 @@
 """The gate: a sampled frame that looks like the last encoded one (the anchor) is not encoded again.
 
-The check works on small pictures, in two scales of cells. A cell counts as changed only when no small displacement of
-the anchor explains it, so that a person who sways on the spot passes as "the same", while one who appears far away does
-not: the largest change of any single cell decides, never an average over the picture. This is the residual of block
-matching as video codecs use it, against the anchor instead of the previous frame, so slow drift adds up until it is
-noticed.
+The check works on small pictures, with windows of two sizes that slide over them. A place counts as changed only when
+no small displacement of the anchor explains it, so that a person who sways on the spot passes as "the same", while one
+who appears far away does not: the largest change of any single window decides, never an average over the picture. This
+is the residual of block matching as video codecs use it, against the anchor instead of the previous frame, so slow
+drift adds up until it is noticed.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from pipeline.errors import OptionError
 __all__ = ["Gate", "GateOptions"]
 
 _HEIGHT = 112  # pixels: the short side of the picture that the gate compares
-_FINE = 8  # pixels: cells that catch small things with much contrast
-_COARSE = 16  # pixels: cells that catch larger things with little contrast
+_FINE = 8  # pixels: a window that catches small things with much contrast
+_COARSE = 16  # pixels: a window that catches larger things with little contrast
 _STEP = 2  # pixels between the displacements tried
 
 
 @dataclass(frozen=True)
 class GateOptions:
-    """When two pictures count as alike. Thresholds are mean absolute differences of a cell, in grey levels of 255.
+    """When two pictures count as alike. Thresholds are mean absolute differences in a window, in grey levels of 255.
 
-    ``fine_threshold`` is for cells of 1/14 of the short side, ``coarse_threshold`` for cells of 1/7;
+    ``fine_threshold`` is for windows of 1/14 of the short side, ``coarse_threshold`` for those of 1/7;
     ``displacement`` is how far (share of the short side) content may have moved and still count as the same;
     ``hold_seconds`` is the longest time that one encoded frame may stand for.
     """
 
     enabled: bool = True
-    fine_threshold: float = 24.0
-    coarse_threshold: float = 15.0
+    fine_threshold: float = 30.0
+    coarse_threshold: float = 22.0
     displacement: float = 0.07
     hold_seconds: float = 10.0
 
@@ -84,16 +84,21 @@ class Gate:
 
     def _alike(self, anchor: npt.NDArray[np.uint8], small: npt.NDArray[np.uint8]) -> bool:
         height, width = small.shape
-        fine = np.inf
-        coarse = np.inf
+        fine: npt.NDArray[np.uint8] | None = None
+        coarse: npt.NDArray[np.uint8] | None = None
         for dy, dx in _displacements(self._reach):
             top, left = self._reach + dy, self._reach + dx
             difference = cv2.absdiff(anchor[top : top + height, left : left + width], small)
-            fine = np.minimum(fine, _cell_means(difference, _FINE))
-            coarse = np.minimum(coarse, _cell_means(difference, _COARSE))
-            if np.max(fine) <= self._options.fine_threshold and np.max(coarse) <= self._options.coarse_threshold:
+            fine = _least(fine, cv2.blur(difference, (_FINE, _FINE)))
+            coarse = _least(coarse, cv2.blur(difference, (_COARSE, _COARSE)))
+            if fine.max() <= self._options.fine_threshold and coarse.max() <= self._options.coarse_threshold:
                 return True
         return False
+
+
+def _least(so_far: npt.NDArray[np.uint8] | None, new: object) -> npt.NDArray[np.uint8]:
+    now = np.asarray(new, dtype=np.uint8)
+    return now if so_far is None else np.minimum(so_far, now, out=so_far)
 
 
 def _displacements(reach: int) -> list[tuple[int, int]]:
@@ -106,13 +111,6 @@ def _small(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Grey, short side ``_HEIGHT``, lightly smoothed: what is left of codec noise shall not open the gate."""
     height, width = image.shape[:2]
     scale = _HEIGHT / min(height, width)
-    # Whole coarse cells, so that the last rows and columns are compared as well.
-    size = tuple(max(_COARSE, round(side * scale / _COARSE) * _COARSE) for side in (width, height))
+    size = (max(_COARSE, round(width * scale)), max(_COARSE, round(height * scale)))
     grey = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.GaussianBlur(grey, (3, 3), 0), dtype=np.uint8)
-
-
-def _cell_means(difference: npt.NDArray[np.uint8], cell: int) -> npt.NDArray[np.float64]:
-    height, width = difference.shape
-    means = cv2.resize(difference.astype(np.float32), (width // cell, height // cell), interpolation=cv2.INTER_AREA)
-    return np.asarray(means, dtype=np.float64)

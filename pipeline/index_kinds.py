@@ -293,7 +293,7 @@ class IvfKind(IndexKind):
         self._probes = int(settings["probes"])
 
     def _least_probes(self) -> int:
-        return max(1, min(8, self.lists), self.lists // 64)
+        return max(min(16, self.lists), self.lists // 64)
 
 
 def ideal_lists(count: int) -> int:

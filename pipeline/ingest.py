@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +158,7 @@ def part_spans(duration_seconds: float | None, part_seconds: float) -> list[Span
     """
     count = 1 if duration_seconds is None else max(1, math.floor(duration_seconds / part_seconds + 0.5))
     edges = [i * part_seconds for i in range(count)] + [OPEN_END_SECONDS]
-    return [Span(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [Span(a, b) for a, b in pairwise(edges)]
 
 
 def watch_task(source: str, uri: str, span: Span, info: EncoderInfo, options: IngestOptions) -> WatchTask:

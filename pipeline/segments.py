@@ -7,7 +7,7 @@ its own presentation time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -91,10 +91,8 @@ class ShotDetector:
         size = (max(8, round(width * scale)), max(8, round(height * scale)))
         small = cv2.cvtColor(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
         when = FrameTimecode(Timecode(frame.pts, frame.time_base), fps=self._rate)
-        return [round(Fraction(cut.pts) * Fraction(cut.time_base) / frame.time_base) for cut in self._cuts(when, small)]
-
-    def _cuts(self, when: Any, small: Any) -> Iterator[Any]:
-        yield from self._detector.process_frame(when, small)
+        cuts = self._detector.process_frame(when, small)
+        return [round(Fraction(cut.pts) * Fraction(cut.time_base) / frame.time_base) for cut in cuts]
 
 
 class Segmenter:

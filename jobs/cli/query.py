@@ -115,7 +115,7 @@ def _show(moments: list[Moment], asked: str, model: str, meaningless: bool) -> N
     if captioned:
         table.add_column("caption", overflow="fold")
     for i, moment in enumerate(moments, 1):
-        row = [
+        row: list[str | Text] = [
             str(i),
             Text(moment.name),
             precise_clock(moment.start_seconds),

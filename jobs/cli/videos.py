@@ -74,7 +74,7 @@ def show_video(video: str, store: str | None, as_json: bool) -> None:
         record = library.video(video)
         segments = library.catalog.segments_of(record.id)
     values = _values(record)
-    spans = [
+    spans: list[dict[str, Any]] = [
         {"start_seconds": s.span.start_seconds, "end_seconds": s.span.end_seconds, "boundary": s.boundary}
         for s in segments
     ]

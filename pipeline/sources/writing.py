@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def _write(
     threads: int,
 ) -> None:
     ticks = None if starts_seconds is None else [round(start * _CLOCK) for start in starts_seconds]
-    if ticks is not None and any(b <= a for a, b in zip(ticks, ticks[1:], strict=False)):
+    if ticks is not None and any(b <= a for a, b in pairwise(ticks)):
         raise InputError(f"{path.name}: starts_seconds must rise from frame to frame")
     # A fixed rate keeps its own clock: AVI has no other, and MPEG-4 allows at most 65535 ticks a second.
     clock = 1 / rate if ticks is None else Fraction(1, _CLOCK)

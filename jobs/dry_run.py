@@ -1,0 +1,233 @@
+"""``submit --dry-run``: what would be done, and what it would cost, from a short sample measured here and now."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from csat_fusion.errors import LongreelError
+from jobs.cli.common import console
+from jobs.runner import SubmitRequest
+from pipeline.catalog import Catalog, video_id_for
+from pipeline.ingest import part_spans, watch_task
+from pipeline.media import Block, MediaInfo, Span
+from pipeline.sources import SourceItem
+from pipeline.sources.redact import redact
+from pipeline.store import Store
+
+if TYPE_CHECKING:
+    from encoders.base import Encoder
+    from pipeline.isolation import Isolated
+
+__all__ = ["Estimate", "print_estimate"]
+
+_SAMPLE_SECONDS = 20.0  # of media time, from the middle of the longest video
+_SEGMENT_BYTES = 600  # a row of the catalog with its indexes, measured
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One source as the dry run sees it. ``state``: todo, skipped or failed."""
+
+    uri: str
+    name: str
+    state: str
+    duration_seconds: float | None = None
+    size_bytes: int | None = None
+    parts: int = 0
+    error: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sample of ``sampled_seconds`` of media says about all of it. Times are of this machine alone."""
+
+    sampled_uri: str
+    sampled_seconds: float
+    decode_seconds_per_hour: float
+    encode_seconds_per_hour: float
+    media_hours: float
+    work_hours: float
+    disk_bytes: int
+    memory_bytes: int
+
+
+def print_estimate(request: SubmitRequest, as_json: bool) -> int:
+    """Probe every source, measure a sample, print; exit code 3 when some sources cannot be used.
+
+    Raises:
+        LibraryError: the library at the store cannot be used.
+        EncoderError: the model cannot be loaded.
+    """
+    from encoders import load_encoder
+    from pipeline.isolation import Isolated
+
+    out = console(stderr=True)
+    options = request.settings.encoder
+    with out.status("looking at the sources"), Isolated() as child:
+        found = [_inspect(request, item, child) for item in request.items]
+        estimate = None
+        longest = max(
+            (pair for pair in zip(found, request.items, strict=True) if pair[0].state == "todo"),
+            key=lambda pair: pair[0].duration_seconds or 0.0,
+            default=None,
+        )
+        if longest is not None:
+            out.print(f"measuring a sample with {request.settings.model}", style="dim")
+            with load_encoder(
+                request.settings.model,
+                device=options.device,
+                precision=options.precision,
+                batch_size=options.batch_size,
+                seed=options.seed,
+                threads=options.threads,
+            ) as encoder:
+                estimate = _measure(request, found, longest, encoder, child)
+    counts = {state: sum(f.state == state for f in found) for state in ("todo", "skipped", "failed")}
+    if as_json:
+        value = {"dry_run": True, **counts, "estimate": asdict(estimate) if estimate else None}
+        click.echo(json.dumps({**value, "items": [asdict(f) for f in found]}, ensure_ascii=False))
+    else:
+        _show(found, estimate, request)
+    return 3 if counts["failed"] else 0
+
+
+def _inspect(request: SubmitRequest, item: SourceItem, child: Isolated) -> _Found:
+    uri = redact(item.uri)
+    ingest = request.settings.ingest
+    decode = ingest.decode
+    try:
+        info: MediaInfo
+        ((info, fingerprint),) = child.stream(
+            "pipeline.ingest:inspect_source",
+            item.uri,
+            uri,
+            decode.cache_folder(),
+            decode.cache_bytes,
+            stall_seconds=decode.stall_seconds,
+            label=uri,
+        )
+    except LongreelError as error:
+        return _Found(uri, item.name, "failed", error={"type": type(error).__name__, "message": str(error)})
+    parts = len(part_spans(info.duration_seconds, ingest.part_seconds))
+    state = "skipped" if _is_done(request, uri, fingerprint) else "todo"
+    return _Found(uri, item.name, state, info.duration_seconds, info.size_bytes, parts)
+
+
+def _is_done(request: SubmitRequest, uri: str, fingerprint: str) -> bool:
+    if not Store.exists(request.store):
+        return False
+    store = Store.open(request.store)
+    store.check_name(request.settings.model)
+    if not store.is_bound or not store.catalog_path.exists():
+        return False
+    with Catalog(store.catalog_path, create=False) as catalog:
+        record = catalog.find_video(video_id_for(uri))
+    key = request.settings.ingest.recipe_key(store.manifest.fingerprint)
+    return record is not None and record.is_done(fingerprint, key)
+
+
+def _measure(
+    request: SubmitRequest, found: list[_Found], longest: tuple[_Found, SourceItem], encoder: Encoder, child: Isolated
+) -> Estimate:
+    """Decode and encode a few seconds, the two timed apart."""
+    from pipeline.digest import Digest
+
+    ingest = request.settings.ingest
+    duration = longest[0].duration_seconds or _SAMPLE_SECONDS
+    start = max(0.0, duration / 2 - _SAMPLE_SECONDS / 2)
+    span = Span(start, start + min(_SAMPLE_SECONDS, duration))
+    task = watch_task(longest[1].uri, longest[0].uri, span, encoder.info, ingest)
+    digest = Digest(encoder, ingest.digest)
+    decode_seconds = encode_seconds = 0.0
+    result = None
+    messages: Any = child.stream("pipeline.watch:watch", task, stall_seconds=ingest.decode.stall_seconds)
+    clock = time.monotonic()
+    for message in messages:
+        decode_seconds += time.monotonic() - clock
+        clock = time.monotonic()
+        if isinstance(message, Block):
+            digest.add(message)
+        else:
+            result = digest.finish(message)
+        encode_seconds += time.monotonic() - clock
+        clock = time.monotonic()
+    assert result is not None
+    seconds = result.summary.covered.duration_seconds if result.summary.covered else _SAMPLE_SECONDS
+    kept = sum(
+        len(s.vectors) * (s.vectors.embedding.shape[1] * 2 + 100)
+        + len(s.thumbnail_jpeg or b"")
+        + (len(s.tokens.payload) if s.tokens else 0)
+        + _SEGMENT_BYTES
+        for s in result.segments
+    )
+    media = sum(f.duration_seconds or 0.0 for f in found if f.state == "todo")
+    # The two overlap where there are cores for both; on few cores they share them. The slower side is the floor, the
+    # sum the ceiling: their mean is what was seen on two cores.
+    slower, both = max(decode_seconds, encode_seconds), decode_seconds + encode_seconds
+    vector_memory = sum(len(s.vectors) * s.vectors.embedding.shape[1] * 4 for s in result.segments)
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    child_memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    return Estimate(
+        sampled_uri=longest[0].uri,
+        sampled_seconds=seconds,
+        decode_seconds_per_hour=decode_seconds / seconds * 3600,
+        encode_seconds_per_hour=encode_seconds / seconds * 3600,
+        media_hours=media / 3600,
+        work_hours=(slower + both) / 2 / seconds * media / 3600,
+        disk_bytes=int(kept / seconds * media),
+        memory_bytes=int(own + child_memory + vector_memory / seconds * media)
+        + request.settings.workers.object_store_bytes,
+    )
+
+
+def _show(found: list[_Found], estimate: Estimate | None, request: SubmitRequest) -> None:
+    from rich.text import Text
+
+    from jobs.reporting import clock
+
+    out = console()
+    for f in found:
+        line = Text(f"{f.state:>8}  {f.name}", style={"failed": "red", "skipped": "dim"}.get(f.state, ""))
+        if f.error:
+            line.append(f"  {f.error['type']}: {f.error['message']}")
+        elif f.duration_seconds is not None:
+            line.append(f"  {clock(f.duration_seconds)}, {f.parts} part{'' if f.parts == 1 else 's'}")
+        else:
+            line.append("  length unknown until decoded")
+        out.print(line)
+    if estimate is None:
+        click.echo("nothing to do")
+        return
+    todo = sum(f.state == "todo" for f in found)
+    click.echo(f"{todo} videos, {estimate.media_hours:.2f} hours of video to do; nothing was written")
+    click.echo(
+        f"from {estimate.sampled_seconds:.0f} s of {os.path.basename(estimate.sampled_uri)}, on this machine alone, for "
+        f"an hour of video: {estimate.decode_seconds_per_hour:.0f} s of decoding, "
+        f"{estimate.encode_seconds_per_hour:.0f} s of encoding"
+    )
+    click.echo(
+        f"estimate: about {_hours(estimate.work_hours)} of work, {_size(estimate.disk_bytes)} of disk in "
+        f"{request.store}, {_size(estimate.memory_bytes)} of memory"
+    )
+
+
+def _hours(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{hours * 3600:.0f} seconds"
+    return f"{hours * 60:.0f} minutes" if hours < 1 else f"{hours:.1f} hours"
+
+
+def _size(size_bytes: int) -> str:
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
