@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["HEIGHT", "WIDTH", "Canvas", "Colour", "Point", "clouds", "gradient", "mix", "smooth"]
+__all__ = ["HEIGHT", "WHITE", "WIDTH", "Canvas", "Colour", "Point", "clouds", "gradient", "mix", "smooth"]
 
 WIDTH, HEIGHT = 640, 360
 _SCALE = 2
@@ -23,6 +24,8 @@ _SHIFT = 4  # bits after the point in OpenCV's coordinates
 Colour = tuple[float, float, float]
 Point = tuple[float, float]
 Picture = npt.NDArray[np.uint8]
+
+WHITE: Colour = (255, 255, 255)
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
@@ -38,7 +41,7 @@ def smooth(t: float, start: float, end: float) -> float:
 
 
 def gradient(stops: Sequence[tuple[float, Colour]], height: int = HEIGHT) -> Picture:
-    """A large picture ``[2 height, 2 WIDTH, 3]`` that runs through the stops (y from 0 to 1, colour) from top to bottom."""
+    """A large picture ``[2 height, 2 WIDTH, 3]`` that runs through the stops (y from 0 to 1, colour), downwards."""
     rows = height * _SCALE
     y = np.linspace(0, 1, rows)
     places = [place for place, _ in stops]
@@ -50,7 +53,7 @@ def gradient(stops: Sequence[tuple[float, Colour]], height: int = HEIGHT) -> Pic
 
 
 def clouds(seed: int, height: int, stretch: float = 2.5, cover: float = 0.5) -> npt.NDArray[np.float32]:
-    """Soft random shapes ``[2 height, 4 WIDTH]`` from 0 to 1 that join at their left and right edge."""
+    """Soft random shapes from 0 to 1, for :meth:`Canvas.veil`: ``[2 height, 6 WIDTH]``, the last third as the first."""
     rng = np.random.default_rng(seed)
     rows, columns = height * _SCALE, 2 * WIDTH * _SCALE
     total = np.zeros((rows, columns), np.float32)
@@ -62,7 +65,8 @@ def clouds(seed: int, height: int, stretch: float = 2.5, cover: float = 0.5) -> 
         large = cv2.resize(wide, (columns + 2 * margin, rows), interpolation=cv2.INTER_CUBIC)
         total += large[:, margin : margin + columns] * np.float32(0.5**octave)
     total = (total - total.min()) / (total.max() - total.min())
-    return np.asarray(np.clip((total - (1 - cover)) / 0.35, 0, 1), dtype=np.float32)
+    shapes = np.clip((total - (1 - cover)) / 0.35, 0, 1).astype(np.float32)
+    return np.concatenate([shapes, shapes[:, : WIDTH * _SCALE]], axis=1)
 
 
 class Canvas:
@@ -124,38 +128,56 @@ class Canvas:
     # -- light -------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def translucent(self, alpha: float) -> Iterator[None]:
-        """What is drawn inside covers only to ``alpha`` (0 to 1)."""
-        before = self.image.copy()
+    def translucent(self, alpha: float, top: float = 0, bottom: float = HEIGHT) -> Iterator[None]:
+        """What is drawn inside, all of it between ``top`` and ``bottom``, covers only to ``alpha`` (0 to 1)."""
+        rows = slice(max(0, int(top * _SCALE)), max(0, int(bottom * _SCALE)))
+        before = self.image[rows].copy()
         yield
-        self.image = np.asarray(cv2.addWeighted(self.image, alpha, before, 1 - alpha, 0), dtype=np.uint8)
+        cv2.addWeighted(self.image[rows], alpha, before, 1 - alpha, 0, dst=self.image[rows])
 
     def glow(self, centre: Point, radius: float, colour: Colour, strength: float = 1.0) -> None:
         """Light that falls off from ``centre`` to nothing at ``radius``, added."""
-        cx, cy, r = centre[0] * _SCALE, centre[1] * _SCALE, radius * _SCALE
+        r = max(1, round(radius * _SCALE))
+        left, top = round(centre[0] * _SCALE) - r, round(centre[1] * _SCALE) - r
         height, width = self.image.shape[:2]
-        left, right = max(0, int(cx - r)), min(width, int(cx + r) + 1)
-        top, bottom = max(0, int(cy - r)), min(height, int(cy + r) + 1)
-        if left >= right or top >= bottom:
+        x0, x1, y0, y1 = max(0, left), min(width, left + 2 * r + 1), max(0, top), min(height, top + 2 * r + 1)
+        if x0 >= x1 or y0 >= y1:
             return
-        y, x = np.ogrid[top:bottom, left:right]
-        fall = np.clip(1 - np.sqrt((x - cx) ** 2 + (y - cy) ** 2) / r, 0, 1).astype(np.float32) ** 2 * strength
-        light = fall[..., None] * np.asarray(colour, np.float32)
-        area = self.image[top:bottom, left:right]
-        self.image[top:bottom, left:right] = cv2.add(area, np.clip(light, 0, 255).astype(np.uint8))
+        fall = _falloff(r)[y0 - top : y1 - top, x0 - left : x1 - left]
+        light = cv2.LUT(fall, _table(colour, strength))
+        self.image[y0:y1, x0:x1] = cv2.add(self.image[y0:y1, x0:x1], light)
 
     def dim(self, tint: Colour, top: float = 0.0) -> None:
         """Multiply everything below ``top`` by a colour: (255, 255, 255) changes nothing."""
         rows = self.image[int(top * _SCALE) :]
-        table = (np.arange(256)[:, None] * np.asarray(tint) / 255).clip(0, 255).astype(np.uint8)
-        rows[:] = cv2.LUT(rows, table[:, None, :])
+        rows[:] = cv2.LUT(rows, _table(tint))
 
     def veil(self, alpha: npt.NDArray[np.float32], colour: Colour, top: float = 0.0, shift: float = 0.0) -> None:
-        """Lay a colour over the rows from ``top`` on, as much as ``alpha`` (from :func:`clouds`) says, moved by ``shift``."""
-        first, rows = round(top * _SCALE), alpha.shape[0]
-        start = round(shift * _SCALE) % alpha.shape[1]
-        columns = np.arange(start, start + WIDTH * _SCALE) % alpha.shape[1]
-        area = self.image[first : first + rows].astype(np.float32)
-        share = alpha[:, columns, None][: area.shape[0]]
-        area += (np.asarray(colour, np.float32) - area) * share
-        self.image[first : first + rows] = area.astype(np.uint8)
+        """Lay a colour over the rows from ``top``, as far as ``alpha`` (see :func:`clouds`) says, moved by a shift."""
+        first = round(top * _SCALE)
+        area = self.image[first : first + alpha.shape[0]]
+        start = round(shift * _SCALE) % (2 * WIDTH * _SCALE)
+        share = alpha[: len(area), start : start + WIDTH * _SCALE]
+        self.image[first : first + len(area)] = cv2.blendLinear(
+            _plain(colour)[: len(area)], area, np.ascontiguousarray(share), 1 - share
+        )
+
+
+@lru_cache(maxsize=16)
+def _plain(colour: Colour) -> Picture:
+    """A large picture of one colour."""
+    return np.full((HEIGHT * _SCALE, WIDTH * _SCALE, 3), np.asarray(colour), dtype=np.uint8)
+
+
+@lru_cache(maxsize=64)
+def _falloff(radius: int) -> Picture:
+    """``[2 r + 1, 2 r + 1, 3]``: 255 in the middle, 0 from the radius on, as the square of the way to it."""
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    share = np.clip(1 - np.sqrt(x * x + y * y) / radius, 0, 1) ** 2
+    return np.repeat((share * 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _table(colour: Colour, strength: float = 1.0) -> Picture:
+    """A table ``[1, 256, 3]`` that scales each level by a colour."""
+    scaled = np.arange(256)[None, :, None] * np.asarray(colour) * strength / 255
+    return np.asarray(np.clip(scaled, 0, 255), dtype=np.uint8)
