@@ -87,7 +87,6 @@ class Digest:
 
     def add(self, block: Block) -> None:
         """Take the next block, in order."""
-        self._closed.extend(block.closed)
         for i in range(len(block)):
             if self._batch and self._batch[0][0].shape != block.images[i].shape:
                 self._encode()
@@ -103,6 +102,8 @@ class Digest:
             )
             if len(self._batch) >= self._encoder.info.batch_size:
                 self._encode()
+        # Only now: a segment may be closed in the block of its last frame, which has just been taken.
+        self._closed.extend(block.closed)
 
     def finish(self, summary: WatchSummary) -> PartResult:
         """Encode what is left; everything that the part's transaction commits."""
