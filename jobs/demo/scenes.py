@@ -278,7 +278,7 @@ class Field:
         wet = t >= self._from
         canvas = Canvas(self._dark if wet else self._sky)
         canvas.veil(self._grey if wet else self._white, (62, 64, 76) if wet else WHITE, 0, 120 + (30 if wet else 9) * t)
-        flash = wet and any(0 <= t - self._from - at < 0.22 for at in (0.9, 2.6, 3.4))
+        flash = wet and any(0 <= t - self._from - at < 0.22 for at in (0.7, 1.6, 3.7))
         if flash:
             self._lightning(canvas, t)
         green: Colour = (86, 128, 70) if not wet else (52, 72, 56)
@@ -304,7 +304,7 @@ class Field:
         return canvas.finish()
 
     def _lightning(self, canvas: Canvas, t: float) -> None:
-        canvas.image = np.asarray(np.minimum(canvas.image.astype(np.uint16) + 70, 255), dtype=np.uint8)
+        canvas.image = np.asarray(np.minimum(canvas.image.astype(np.uint16) + 20, 255), dtype=np.uint8)
         rng = np.random.default_rng(int((t - self._from) * 2))
         x, points = float(rng.uniform(90, 330)), []
         for k in range(9):
