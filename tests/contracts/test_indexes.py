@@ -356,3 +356,12 @@ def test_number_of_lists() -> None:
     assert ideal_lists(50_000) == 1024
     assert all(ideal_lists(n) * 39 <= n for n in (39, 100, 5000))
     assert IvfKind.sample_size(10) == 10
+
+
+def test_ivf_finds_what_to_remove_by_a_hash_table(tmp_path: Path) -> None:
+    # Without it removal would still work, by looking at every vector.
+    index = filled("ivf", "fp16", clustered(500), np.arange(500, dtype=np.int64))
+    again = make("ivf")
+    again.load(tmp_path / "i", index.save(tmp_path / "i"))
+    for one in (index, again):
+        assert one._index.direct_map.type == load_faiss().DirectMap.Hashtable
