@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["BatchJob", "skip_done"]
 
 _CANCEL_POLL_SECONDS = 1.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def skip_done(
@@ -92,6 +93,7 @@ class BatchJob:
         workers = [asyncio.create_task(worker()) for _ in range(min(len(items), self._engine.decoder_count + 1))]
         everything = asyncio.gather(*workers)
         cancel = asyncio.create_task(self._wait_for_cancel())
+        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         stopped = _stop_on_signals()
         try:
             ends: list[asyncio.Future[Any]] = [everything, cancel, stopped]
@@ -105,7 +107,7 @@ class BatchJob:
             for task in [*workers, cancel]:
                 task.cancel()
             await asyncio.gather(everything, cancel, return_exceptions=True)
-            _restore_signals(stopped)
+            _restore_signals(stopped, handlers)
         summary.items = [results.get(item.uri) or self._cancelled(item) for item in items]
         return summary
 
@@ -222,14 +224,15 @@ def _stop_on_signals() -> asyncio.Future[None]:
         loop.remove_signal_handler(signal.SIGINT)
 
     with contextlib.suppress(ValueError, RuntimeError):  # not the main thread: whoever is, decides
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _SIGNALS:
             loop.add_signal_handler(number, stop)
     return stopped
 
 
-def _restore_signals(stopped: asyncio.Future[None]) -> None:
+def _restore_signals(stopped: asyncio.Future[None], handlers: dict[signal.Signals, Any]) -> None:
     loop = asyncio.get_running_loop()
     with contextlib.suppress(ValueError, RuntimeError):
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number, handler in handlers.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, handler)
     stopped.cancel()

@@ -208,8 +208,8 @@ def _show(found: list[_Found], estimate: Estimate | None, request: SubmitRequest
     todo = sum(f.state == "todo" for f in found)
     click.echo(f"{todo} videos, {estimate.media_hours:.2f} hours of video to do; nothing was written")
     click.echo(
-        f"from {estimate.sampled_seconds:.0f} s of {os.path.basename(estimate.sampled_uri)}, on this machine alone, for "
-        f"an hour of video: {estimate.decode_seconds_per_hour:.0f} s of decoding, "
+        f"from {estimate.sampled_seconds:.0f} s of {os.path.basename(estimate.sampled_uri)}, on this machine alone, "
+        f"for an hour of video: {estimate.decode_seconds_per_hour:.0f} s of decoding, "
         f"{estimate.encode_seconds_per_hour:.0f} s of encoding"
     )
     click.echo(

@@ -10,11 +10,13 @@ import json
 import os
 import secrets
 import shlex
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,9 +24,11 @@ from typing import Any
 
 from csat_fusion.errors import LongreelError
 from jobs.errors import Interrupted
+from jobs.job_log import job_log
 from jobs.reporting import JobSummary, LineReporter, Reporter
 from jobs.settings import RunSettings, settings_from_dict
 from pipeline.catalog import Catalog, video_id_for
+from pipeline.errors import LibraryBusy
 from pipeline.ingest import ItemResult
 from pipeline.sources import SourceItem
 from pipeline.sources.redact import redact
@@ -113,12 +117,16 @@ def run_submit(request: SubmitRequest, reporter: Reporter) -> JobSummary:
         catalog = stack.enter_context(Catalog(store.catalog_path))
         catalog.mark_interrupted_jobs()
         _register(catalog, request)
+        if catalog.cancel_requested(request.job_id):  # between being detached and coming to this point
+            catalog.update_job(request.job_id, state="cancelled", ended_at=_now())
+            raise Interrupted(f"job {request.job_id} was cancelled before it began")
         catalog.update_job(
             request.job_id, state="running", pid=os.getpid(), host=socket.gethostname(), started_at=_now()
         )
         state = "interrupted"
         try:
-            summary = _run(store, catalog, request, reporter)
+            with _sigterm_as_ctrl_c():
+                summary = _run(store, catalog, request, reporter)
             if not summary.interrupted:
                 state = "cancelled" if summary.count("cancelled") else "finished"
         except LongreelError as error:
@@ -168,10 +176,7 @@ def _work(
     from jobs.batch import BatchJob
     from jobs.engine import Engine, start_ray, stop_ray
 
-    reporter.note("joining Ray" if request.address else "starting Ray on this machine")
-    resources = start_ray(request.address, request.settings.workers)
-
-    async def run() -> JobSummary:
+    async def run(resources: dict[str, float]) -> JobSummary:
         reporter.note(f"loading {request.settings.model}")
         async with Engine(request.settings, resources) as engine:
             info = engine.info
@@ -181,10 +186,25 @@ def _work(
             reporter.note(f"model {info.name}{weights} on {info.device}, {info.precision}: {info.precision_reason}")
             return await BatchJob(catalog, engine, request.settings, request.job_id, reporter).run(todo)
 
+    reporter.note("joining Ray" if request.address else "starting Ray on this machine")
+    with job_log(store.jobs_folder / f"{request.job_id}.log"):
+        try:
+            return asyncio.run(run(start_ray(request.address, request.settings.workers)))
+        finally:
+            stop_ray()
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Within it SIGTERM stops a job as Ctrl-C does: with its workers ended and its state recorded."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return asyncio.run(run())
+        yield
     finally:
-        stop_ray()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _update_index(store: Store, catalog: Catalog, settings: RunSettings) -> None:
@@ -231,6 +251,9 @@ def run_detached(request: SubmitRequest) -> Path:
             start_new_session=True,  # so that closing this terminal does not end it
         )
     assert process.stdin is not None
+    with Catalog(store.catalog_path) as catalog:
+        # Before it can begin: whoever looks sees which process the job waits for.
+        catalog.update_job(request.job_id, pid=process.pid, host=socket.gethostname())
     process.stdin.write(request.to_json().encode())
     process.stdin.close()
     return log
@@ -252,6 +275,9 @@ def main() -> int:
         summary = run_submit(request, LineReporter(sys.stdout))
     except LongreelError as error:
         print(f"{type(error).__name__}: {error}", flush=True)
+        if isinstance(error, LibraryBusy):  # another writer came first: the job could not say so itself
+            with Catalog(Store.open(request.store).catalog_path) as catalog:
+                catalog.record_error(error, job_id=request.job_id)
         return 2
     print(json.dumps(summary.to_dict(), ensure_ascii=False), flush=True)
     return summary.exit_code

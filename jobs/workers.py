@@ -25,8 +25,7 @@ __all__ = ["DecodeWorker", "EncodeWorker", "PartStateLost", "Taken"]
 
 
 class PartStateLost(Exception):
-    """A block came for a part that this worker knows nothing of: it was restarted in between. The part is tried again.
-    """
+    """A block came for a part that this worker knows nothing of: it was restarted in between. The part is tried again."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +120,15 @@ class EncodeWorker:
         Raises:
             PartStateLost: when the messages before it went to a worker that is no more.
         """
-        assert self._encoder is not None
-        expected, digest = self._parts.get(part) or (0, Digest(self._encoder, self._digest_options))
+        expected = self._parts[part][0] if part in self._parts else 0
         if index != expected:
             self._parts.pop(part, None)
             raise PartStateLost(f"{part}: message {index} came, {expected} was expected")
+        if part not in self._parts:
+            self.load()  # a worker that came back after its process died has no model yet
+            assert self._encoder is not None
+            self._parts[part] = (0, Digest(self._encoder, self._digest_options))
+        digest = self._parts[part][1]
         self._parts[part] = (index + 1, digest)
         if isinstance(message, Block):
             digest.add(message)

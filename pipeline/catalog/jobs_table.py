@@ -67,7 +67,7 @@ class JobCatalog(CatalogPart):
             return [_job_record(connection, row) for row in connection.execute(query).all()]
 
     def request_cancel(self, job_id: str) -> JobRecord:
-        """Ask a job to stop; one that was never started is cancelled at once.
+        """Ask a job to stop; one that has no process yet is cancelled at once.
 
         Raises:
             InputError: no such job, or it has ended already.
@@ -87,11 +87,11 @@ class JobCatalog(CatalogPart):
             return bool(connection.execute(select(jobs.c.cancel_requested).where(jobs.c.id == job_id)).scalar())
 
     def mark_interrupted_jobs(self) -> list[str]:
-        """Call the jobs interrupted that a process of this machine was running which is no more; returns their ids."""
+        """Call the jobs interrupted whose process, on this machine, is no more; returns their ids."""
         host = socket.gethostname()
         with self._write() as connection:
             rows = connection.execute(
-                select(jobs.c.id, jobs.c.pid).where(jobs.c.state == "running", jobs.c.host == host)
+                select(jobs.c.id, jobs.c.pid).where(jobs.c.state.in_(("queued", "running")), jobs.c.host == host)
             ).all()
             dead = [row.id for row in rows if row.pid is not None and not _is_alive(row.pid)]
             for job_id in dead:

@@ -1,0 +1,29 @@
+"""A decoder for tests that goes by the file's name: one that says so crashes it, one that says so hangs it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.media import Frame, MediaInfo, Span
+from pipeline.sources.pyav_source import PyAVSource
+
+
+class ByName(PyAVSource):
+    """``crash*`` ends in a real segmentation fault, ``hang*`` gives no more frames, all others are read as usual."""
+
+    def frames(self, span: Span | None = None, keyframes_only: bool = False) -> Iterator[Frame]:
+        name = Path(self.info.uri).name
+        for count, frame in enumerate(super().frames(span, keyframes_only)):
+            if count == 5 and name.startswith("crash"):
+                import ctypes
+
+                ctypes.string_at(0)
+            if count == 5 and name.startswith("hang"):
+                time.sleep(3600)
+            yield frame
+
+
+def by_name(path: str, info: MediaInfo, *, short_side: int | None, threads: int, reason: str) -> ByName:
+    return ByName(path, info, short_side=short_side, threads=threads, reason=reason)
