@@ -17,7 +17,7 @@ from pipeline.sources.redact import redact
 if TYPE_CHECKING:
     from encoders.base import Encoder
 
-__all__ = ["add_sources"]
+__all__ = ["add_one", "add_sources"]
 
 
 def add_sources(
@@ -32,15 +32,22 @@ def add_sources(
     """
     with Isolated() as child:
         for item in items:
-            uri = redact(item.uri)
-            try:
-                yield _add(catalog, encoder, item, uri, options, child)
-            except LibraryError:
-                raise
-            except LongreelError as error:
-                record = catalog.fail_video(video_id_for(uri), uri, item.name, error, tags=item.tags)
-                said = {"type": type(error).__name__, "message": str(error)}
-                yield replace(item_from_record(record, "failed"), error=said)
+            yield add_one(catalog, encoder, item, options, child)
+
+
+def add_one(
+    catalog: Catalog, encoder: Encoder, item: SourceItem, options: IngestOptions, child: Isolated
+) -> ItemResult:
+    """Index one source, decoding in ``child``; see :func:`add_sources`."""
+    uri = redact(item.uri)
+    try:
+        return _add(catalog, encoder, item, uri, options, child)
+    except LibraryError:
+        raise
+    except LongreelError as error:
+        record = catalog.fail_video(video_id_for(uri), uri, item.name, error, tags=item.tags)
+        said = {"type": type(error).__name__, "message": str(error)}
+        return replace(item_from_record(record, "failed"), error=said)
 
 
 def _add(

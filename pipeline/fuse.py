@@ -6,6 +6,7 @@ in time, so that a vector stands for one unbroken span and the spans partition t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,17 +20,26 @@ __all__ = ["VectorOptions", "fuse_vectors"]
 
 @dataclass(frozen=True)
 class VectorOptions:
-    """``frames_per_vector``: one vector is kept for so many sampled frames of a segment, rounded down, at least one."""
+    """How many vectors a segment keeps. They go where something happens: the gate has measured that.
 
-    frames_per_vector: float = 8.0
+    ``frames_per_vector``: encoded frames that share a vector where most of what was sampled was new. Where the gate
+    passed a smaller share of the sampled frames than ``new_share``, what it passed is more of the same too (frames taken
+    up again after a hold, a person who turns), and proportionally more of them share a vector. One is always kept.
+    """
+
+    frames_per_vector: float = 2.0
+    new_share: float = 0.56
 
     def __post_init__(self) -> None:
         if not self.frames_per_vector >= 1:
             raise OptionError(f"vectors.frames_per_vector is {self.frames_per_vector}; allowed: 1 or more")
+        if not 0 < self.new_share <= 1:
+            raise OptionError(f"vectors.new_share is {self.new_share}; allowed: more than 0, at most 1")
 
-    def budget(self, frames_sampled: float) -> int:
-        """How many vectors a segment of ``frames_sampled`` frames may keep."""
-        return max(1, int(frames_sampled / self.frames_per_vector))
+    def budget(self, encoded: int, sampled: float) -> int:
+        """How many vectors a segment keeps, of whose ``sampled`` frames ``encoded`` passed the gate."""
+        share = min(1.0, encoded / max(sampled, 1.0))
+        return max(1, math.ceil(encoded / self.frames_per_vector * min(1.0, share / self.new_share) - 1e-9))
 
 
 def fuse_vectors(
@@ -53,7 +63,7 @@ def fuse_vectors(
         torch.from_numpy(weight),
         torch.from_numpy(start_seconds),
         torch.from_numpy(end_seconds),
-        options.budget(float(weight.sum())),
+        options.budget(len(embedding), float(weight.sum())),
     )
     mean = merged.tokens.numpy().astype(np.float32)
     unit = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)

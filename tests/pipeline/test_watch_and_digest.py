@@ -154,10 +154,19 @@ def test_vectors_partition_their_segment_whatever_the_batches(film: str, levels:
         assert vectors.end_seconds[-1] == segment.span.end_seconds
         assert np.array_equal(vectors.end_seconds[:-1], vectors.start_seconds[1:])
         assert np.allclose(np.linalg.norm(vectors.embedding.astype(np.float32), axis=1), 1, atol=2e-3)
-        assert len(vectors) <= max(1, int(vectors.weight.sum() / 4))
+        assert 1 <= len(vectors) <= max(1, int(vectors.weight.sum() / 3))
     again = digest(blocks, summary, 3, options)
     for one, other in zip(result.segments, again.segments, strict=True):
         assert np.array_equal(one.vectors.embedding, other.vectors.embedding)
+
+
+@given(st.integers(1, 500), st.integers(0, 500), st.floats(1, 20), st.floats(0.05, 1))
+def test_vector_budget_grows_with_what_is_new(encoded: int, skipped: int, per_vector: float, share: float) -> None:
+    options = VectorOptions(per_vector, share)
+    budget = options.budget(encoded, encoded + skipped)
+    assert 1 <= budget <= max(1, -(-encoded // per_vector))
+    assert budget <= options.budget(encoded + 1, encoded + 1 + skipped)
+    assert budget >= options.budget(encoded, encoded + skipped + 10)
 
 
 def test_token_sets_and_thumbnails_are_kept_when_asked_for(film: str) -> None:
