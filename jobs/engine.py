@@ -15,6 +15,7 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs.errors import EngineError, PlacementError, WorkerLost
@@ -98,6 +99,9 @@ class Engine:
         self._encoders: list[Any] = []
         self._free: asyncio.Queue[Any] = asyncio.Queue()
         self._load: dict[Any, int] = {}
+        # On the CPU the encoders share the cores of their nodes; each more thread than a core would cost both.
+        threads = settings.encoder.threads or max(1, int(resources.get("CPU", 1) / self._encode_stage.count))
+        self._encoder_options = replace(settings.encoder, threads=threads)
         self.info: EncoderInfo
 
     @property
@@ -114,16 +118,20 @@ class Engine:
         encoder = ray_class(EncodeWorker, **self._encode_stage.ray_options())
         try:
             self._encoders = [
-                encoder.remote(settings.model, settings.encoder, settings.ingest.digest)
-                for _ in range(self._encode_stage.count)
+                encoder.remote(settings.model, settings.ingest.digest) for _ in range(self._encode_stage.count)
             ]
             self._decoders = [decoder.remote(settings.ingest.decode) for _ in range(self._decode_stage.count)]
             for worker in self._decoders:
                 self._free.put_nowait(worker)
             self._load = dict.fromkeys(self._encoders, 0)
             await self._placed()
-            infos = await asyncio.gather(*(_answer(worker.load.remote()) for worker in self._encoders))
-            self.info = infos[0]
+            first, *others = self._encoders
+            self.info = await _answer(first.load.remote(self._encoder_options))
+            # What the first one measured holds for all, also for one that comes back: same precision, same batches.
+            self._encoder_options = replace(
+                self._encoder_options, precision=self.info.precision, batch_size=self.info.batch_size
+            )
+            await asyncio.gather(*(_answer(worker.load.remote(self._encoder_options)) for worker in others))
         except BaseException:
             self._kill()
             raise
@@ -209,7 +217,7 @@ class Engine:
                 ).remote(task)
                 index = 0
                 async for ref in blocks:
-                    pending.append(encoder.take.remote(key, index, ref))
+                    pending.append(encoder.take.remote(key, index, ref, self._encoder_options))
                     del ref  # or the block would stay in the object store
                     index += 1
                     if len(pending) >= _BLOCKS_AHEAD:

@@ -212,6 +212,7 @@ def _update_index(store: Store, catalog: Catalog, settings: RunSettings) -> None
 
     with VectorIndex.open(store.index_folder, catalog, store.manifest.dimension, settings.index) as index:
         index.sync()
+        index.maintain()  # another kind for another size: better here than in the middle of somebody's query
 
 
 def _register(catalog: Catalog, request: SubmitRequest) -> None:

@@ -80,14 +80,13 @@ class DecodeWorker:
 class EncodeWorker:
     """Holds a loaded model and the digests of the parts in progress."""
 
-    def __init__(self, model: str, encoder: EncoderOptions, digest: DigestOptions) -> None:
+    def __init__(self, model: str, digest: DigestOptions) -> None:
         self._model = model
-        self._options = encoder
         self._digest_options = digest
         self._encoder: Encoder | None = None
         self._parts: dict[str, tuple[int, Digest]] = {}
 
-    def load(self) -> EncoderInfo:
+    def load(self, options: EncoderOptions) -> EncoderInfo:
         """Load the model (once) and say what it is.
 
         Raises:
@@ -96,17 +95,15 @@ class EncodeWorker:
         if self._encoder is None:
             from encoders import load_encoder
 
-            options = self._options
-            # Ray sets OMP_NUM_THREADS to the CPUs that an actor reserves; an encoder on the CPU may use all there are,
-            # since decoding leaves cores idle most of the time.
-            threads = options.threads or len(os.sched_getaffinity(0))
+            # Ray sets OMP_NUM_THREADS to the CPUs that an actor reserves; an encoder on the CPU may use more, since
+            # decoding leaves cores idle most of the time.
             self._encoder = load_encoder(
                 self._model,
                 device=options.device,
                 precision=options.precision,
                 batch_size=options.batch_size,
                 seed=options.seed,
-                threads=threads,
+                threads=options.threads,
             )
         return self._encoder.info
 
@@ -114,8 +111,8 @@ class EncodeWorker:
         """This worker's process, for those who test what happens when it dies."""
         return os.getpid()
 
-    def take(self, part: str, index: int, message: Block | WatchSummary) -> Taken:
-        """Take message ``index`` of ``part``.
+    def take(self, part: str, index: int, message: Block | WatchSummary, options: EncoderOptions) -> Taken:
+        """Take message ``index`` of ``part``. ``options`` are for a worker that came back and has to load its model.
 
         Raises:
             PartStateLost: when the messages before it went to a worker that is no more.
@@ -125,7 +122,7 @@ class EncodeWorker:
             self._parts.pop(part, None)
             raise PartStateLost(f"{part}: message {index} came, {expected} was expected")
         if part not in self._parts:
-            self.load()  # a worker that came back after its process died has no model yet
+            self.load(options)  # a worker that came back after its process died has no model yet
             assert self._encoder is not None
             self._parts[part] = (0, Digest(self._encoder, self._digest_options))
         digest = self._parts[part][1]

@@ -23,8 +23,9 @@ class VectorOptions:
     """How many vectors a segment keeps. They go where something happens: the gate has measured that.
 
     ``frames_per_vector``: encoded frames that share a vector where most of what was sampled was new. Where the gate
-    passed a smaller share of the sampled frames than ``new_share``, what it passed is more of the same too (frames taken
-    up again after a hold, a person who turns), and proportionally more of them share a vector. One is always kept.
+    passed a smaller share of the sampled frames than ``new_share``, what it passed is more of the same too (frames
+    taken up again after a hold, a person who turns), and proportionally more of them share a vector. One is always
+    kept.
     """
 
     frames_per_vector: float = 2.0

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -77,12 +76,16 @@ class Gate:
         )
         if alike:
             return False
+        import cv2
+
         r = self._reach
         self._anchor = np.asarray(cv2.copyMakeBorder(small, r, r, r, r, cv2.BORDER_REPLICATE), dtype=np.uint8)
         self._anchor_seconds = seconds
         return True
 
     def _alike(self, anchor: npt.NDArray[np.uint8], small: npt.NDArray[np.uint8]) -> bool:
+        import cv2
+
         height, width = small.shape
         fine: npt.NDArray[np.uint8] | None = None
         coarse: npt.NDArray[np.uint8] | None = None
@@ -109,6 +112,8 @@ def _displacements(reach: int) -> list[tuple[int, int]]:
 
 def _small(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Grey, short side ``_HEIGHT``, lightly smoothed: what is left of codec noise shall not open the gate."""
+    import cv2
+
     height, width = image.shape[:2]
     scale = _HEIGHT / min(height, width)
     size = (max(_COARSE, round(width * scale)), max(_COARSE, round(height * scale)))

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import cv2
-
 from pipeline.errors import OptionError
 from pipeline.media import ClosedSegment, Frame, Span
 
@@ -84,6 +82,7 @@ class ShotDetector:
         """Take the next decoded frame; the ``pts`` of the first frames of new shots that are now known."""
         if self._detector is None:
             return []
+        import cv2
         from scenedetect.common import FrameTimecode, Timecode
 
         height, width = frame.image.shape[:2]
