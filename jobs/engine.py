@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -55,7 +57,7 @@ def start_ray(address: str | None, options: Any, log_folder: str | None = None) 
     else:
         arguments |= {"address": "local", "include_dashboard": False, "object_store_memory": options.object_store_bytes}
     try:
-        with _quiet_ray():
+        with _quiet_ray(), _own_sigterm():
             ray.init(**arguments)
     except Exception as error:
         where = f"reach the Ray cluster at {address}" if address else "start Ray on this machine"
@@ -81,6 +83,19 @@ def _quiet_ray() -> Any:
         yield
     finally:
         logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Any:
+    # Ray sets handlers of its own for SIGTERM: one prints a stack trace, one leaves by SystemExit.
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 class Engine:

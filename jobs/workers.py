@@ -25,7 +25,7 @@ __all__ = ["DecodeWorker", "EncodeWorker", "PartStateLost", "Taken"]
 
 
 class PartStateLost(Exception):
-    """A block came for a part that this worker knows nothing of: it was restarted in between. The part is tried again."""
+    """A block came for a part that this worker knows nothing of: it was restarted. The part is tried again."""
 
 
 @dataclass(frozen=True)

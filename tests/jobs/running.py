@@ -162,10 +162,11 @@ class Running:
         out, err = self.process.communicate(timeout=timeout)
         return Ran(self.process.returncode, out, err)
 
-    def left_over(self, patience_seconds: float = 20.0) -> list[str]:
-        """Command lines of those of its family that still live after a while."""
-        _, alive = psutil.wait_procs(list(self.family.values()), timeout=patience_seconds)
-        return [describe(process) for process in alive]
+    def left_over(self, patience_seconds: float = 20.0, but: tuple[str, ...] = ()) -> list[str]:
+        """Command lines of those of its family that still live after a while; those that begin as ``but`` may."""
+        mine = [process for process in self.family.values() if not describe(process).startswith(but or ("\0",))]
+        psutil.wait_procs(mine, timeout=patience_seconds)
+        return [words for words in map(describe, mine) if words]
 
     def stop(self) -> None:
         """End it and all that it started, whatever state a failed test left it in."""
