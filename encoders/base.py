@@ -71,6 +71,13 @@ class EncoderInfo:
     weights: str
     """Identity of the weights: ``sha256:...`` of their file, or ``random:...``."""
     notes: tuple[str, ...] = ()
+    lanes: int = 1
+    """How many batches run side by side."""
+
+    @property
+    def frames_at_once(self) -> int:
+        """How many frames are worth collecting for one call of ``encode``."""
+        return self.batch_size * self.lanes
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def load_encoder(
 
     ``device``: ``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda``, ``cuda:1``. ``precision``: ``auto`` measures
     at the start and keeps fp32 where low precision is no faster or does not agree. ``batch_size`` in frames, 0 chooses.
-    ``seed`` is that of ``random`` weights. ``threads`` of torch in this process, 0 leaves them as they are.
+    ``seed`` is that of ``random`` weights. ``threads``: cores to encode with on a CPU, 0 for all.
 
     Raises:
         EncoderOptionError: for an option outside what is allowed.

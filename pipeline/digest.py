@@ -100,7 +100,7 @@ class Digest:
                     int(block.segment[i]),
                 )
             )
-            if len(self._batch) >= self._encoder.info.batch_size:
+            if len(self._batch) >= self._encoder.info.frames_at_once:
                 self._encode()
         # Only now: a segment may be closed in the block of its last frame, which has just been taken.
         self._closed.extend(block.closed)

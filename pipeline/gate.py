@@ -87,16 +87,33 @@ class Gate:
         import cv2
 
         height, width = small.shape
+        top, left = 0, 0  # of the region that is still looked at
         fine: npt.NDArray[np.uint8] | None = None
         coarse: npt.NDArray[np.uint8] | None = None
         for dy, dx in _displacements(self._reach):
-            top, left = self._reach + dy, self._reach + dx
-            difference = cv2.absdiff(anchor[top : top + height, left : left + width], small)
+            y, x = top + self._reach + dy, left + self._reach + dx
+            difference = cv2.absdiff(anchor[y : y + height, x : x + width], small)
             fine = _least(fine, cv2.blur(difference, (_FINE, _FINE)))
             coarse = _least(coarse, cv2.blur(difference, (_COARSE, _COARSE)))
-            if fine.max() <= self._options.fine_threshold and coarse.max() <= self._options.coarse_threshold:
+            changed = (fine > self._options.fine_threshold) | (coarse > self._options.coarse_threshold)
+            if not changed.any():
                 return True
+            if dy == dx == 0:
+                # What did not move is settled: the search goes on where something did, a window's width around it.
+                left, top, width, height = _region(changed)
+                region = np.s_[top : top + height, left : left + width]
+                small, fine, coarse = small[region], fine[region].copy(), coarse[region].copy()
         return False
+
+
+def _region(changed: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Left, top, width and height of what is True, with a margin."""
+    import cv2
+
+    left, top, width, height = cv2.boundingRect(changed.astype(np.uint8))
+    right, bottom = min(left + width + _COARSE, changed.shape[1]), min(top + height + _COARSE, changed.shape[0])
+    left, top = max(0, left - _COARSE), max(0, top - _COARSE)
+    return left, top, right - left, bottom - top
 
 
 def _least(so_far: npt.NDArray[np.uint8] | None, new: object) -> npt.NDArray[np.uint8]:

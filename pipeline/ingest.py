@@ -6,15 +6,18 @@ It knows nothing of who runs it: :class:`pipeline.library.Library` runs it in th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+import queue
+import threading
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.digest import Digest, DigestOptions
 from pipeline.errors import OptionError
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from pipeline.catalog.records import VideoRecord
     from pipeline.watch import WatchTask
 
+T = TypeVar("T")
+
 __all__ = [
     "OPEN_END_SECONDS",
     "DecodeOptions",
@@ -38,12 +43,14 @@ __all__ = [
     "inspect_source",
     "item_from_record",
     "part_spans",
+    "read_ahead",
     "watch_task",
 ]
 
 OPEN_END_SECONDS = 1e9
 """Where the last part of a video ends: headers promise too little as well as too much, so it runs to the true end."""
 
+_BLOCKS_AHEAD = 4  # that decoding may be ahead of encoding: bounds memory
 _RECIPE_VERSION = 1  # raised when the loop itself changes what it makes of the same video and options
 
 
@@ -189,11 +196,56 @@ def ingest_part(task: WatchTask, encoder: Encoder, options: IngestOptions, child
     digest = Digest(encoder, options.digest)
     messages = child.stream("pipeline.watch:watch", task, stall_seconds=options.decode.stall_seconds, label=task.uri)
     summary = None
-    for message in messages:
-        if isinstance(message, Block):
-            digest.add(message)
-        else:
-            assert isinstance(message, WatchSummary)
-            summary = message
+    with contextlib.closing(read_ahead(messages, _BLOCKS_AHEAD)) as ahead:
+        for message in ahead:
+            if isinstance(message, Block):
+                digest.add(message)
+            else:
+                assert isinstance(message, WatchSummary)
+                summary = message
     assert summary is not None
     return digest.finish(summary)
+
+
+def read_ahead(items: Iterator[T], count: int) -> Generator[T, None, None]:
+    """``items``, drawn by a thread that is up to ``count`` ahead: who makes them and who uses them need not wait for
+    each other. Closing it closes ``items``.
+    """
+    waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(count)
+    stop = threading.Event()
+
+    def put(is_item: bool, value: Any) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                waiting.put((is_item, value), timeout=0.1)
+                return
+
+    def draw() -> None:
+        ended: BaseException | None = None
+        try:
+            for item in items:
+                put(True, item)
+                if stop.is_set():
+                    break
+        except BaseException as error:  # noqa: BLE001 (raised again where the items are used)
+            ended = error
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+            put(False, ended)
+
+    thread = threading.Thread(target=draw, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            is_item, value = waiting.get()
+            if is_item:
+                yield value
+            elif value is None:
+                return
+            else:
+                raise value
+    finally:
+        stop.set()
+        thread.join()

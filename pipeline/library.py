@@ -53,6 +53,7 @@ class Library:
         self._store = store
         self._encoder = encoder
         self._owns_encoder = encoder is None
+        self._asked_model: str | None = None
         self._device = device
         self._index_options = index_options or IndexOptions()
         self._search_options = search_options or SearchOptions()
@@ -105,7 +106,9 @@ class Library:
             raise NotALibrary(f"{Path(path).absolute()}: no library there; name a model to make one")
         else:
             store = Store.create(path, encoder.info if encoder is not None else model)
-        return cls(store, encoder=encoder, device=device, index_options=index_options, search_options=search_options)
+        library = cls(store, encoder=encoder, device=device, index_options=index_options, search_options=search_options)
+        library._asked_model = model
+        return library
 
     # -- what it is --------------------------------------------------------------------------------------------------
 
@@ -269,6 +272,8 @@ class Library:
     def _refresh(self) -> None:
         if not self._store.is_bound:  # a job may have begun since
             self._store = Store.open(self._store.path)
+            if self._asked_model is not None:
+                self._store.check_name(self._asked_model)
             self._catalog.dimension = self._store.manifest.dimension or None
 
     # -- videos ------------------------------------------------------------------------------------------------------

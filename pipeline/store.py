@@ -225,7 +225,7 @@ class Store:
             ModelMismatch: another model, or another form of the same, made this library.
         """
         self.manifest = self.open(self.path).manifest  # another writer may have bound it
-        if self.is_bound or encoder.name != self.manifest.model:
+        if self.is_bound:
             self.check_model(encoder)
             return
         self.manifest = _bound(self.manifest, encoder)
@@ -234,10 +234,14 @@ class Store:
     def check_name(self, model: str) -> None:
         """Refuse a model by name alone, before it is loaded.
 
+        A library that no model has made anything for yet takes any: the first name may have been misspelt.
+
         Raises:
             ModelMismatch: naming both.
         """
-        if model != self.manifest.model:
+        if not self.is_bound:
+            self.manifest = replace(self.manifest, model=model)  # on disk once it is bound
+        elif model != self.manifest.model:
             raise ModelMismatch(f"{self.path}: made with model {self.manifest.model!r}, asked for {model!r}")
 
     def _write_manifest(self) -> None:
@@ -264,8 +268,10 @@ class Store:
         Raises:
             ModelMismatch: naming both models, or what differs when the names are equal.
         """
-        mine = self.manifest
         self.check_name(encoder.name)
+        if not self.is_bound:
+            return
+        mine = self.manifest
         differences = []
         theirs = json.loads(json.dumps(dict(encoder.preprocess)))
         for key in sorted((mine.preprocess.keys() | theirs.keys()) - {"source"}):  # where it came from changes nothing

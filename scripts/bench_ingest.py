@@ -16,12 +16,13 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -79,11 +80,26 @@ def plain_pyav(path: str, fps: float):
                 yield seconds, frame.to_ndarray(format="rgb24")
 
 
-def run_plain(path: str, frames: Any, model: Any, preprocess: Any, fps: float) -> Plain:
+_plain: dict[str, Any] = {}
+
+
+def load_plain(model_name: str) -> None:
+    """In the plain loop's process: the model with the very weights of ours, and open_clip's own preprocessing."""
+    import open_clip
+
+    from encoders import load_encoder
+
+    arch = model_name.partition(":")[2].partition("/")[0]
+    _plain["model"] = load_encoder(model_name, precision="fp32")._model.eval()
+    _plain["preprocess"] = open_clip.create_model_and_transforms(arch, pretrained=None)[2]
+
+
+def run_plain(path: str, decoder: str, fps: float) -> Plain:
     import faiss
     import torch
     from PIL import Image
 
+    model, preprocess = _plain["model"], _plain["preprocess"]
     began = time.perf_counter()
     index = faiss.IndexFlatIP(model.visual.output_dim)
     times: list[float] = []
@@ -99,13 +115,16 @@ def run_plain(path: str, frames: Any, model: Any, preprocess: Any, fps: float) -
             found.append(features)
             batch.clear()
 
-    for seconds, picture in frames(path, fps):
+    for seconds, picture in DECODERS[decoder](path, fps):
         times.append(seconds)
         batch.append(preprocess(Image.fromarray(picture)))
         if len(batch) == 32:
             flush()
     flush()
     return Plain(time.perf_counter() - began, np.array(times), np.concatenate(found))
+
+
+DECODERS = {"decord": plain_decord, "PyAV": plain_pyav}
 
 
 def run_ours(path: str, encoder: Any, child: Any, options: Any, folder: Path) -> tuple[float, Any, Any]:
@@ -140,9 +159,6 @@ def fidelity(plain: Plain, vectors: Any) -> np.ndarray:
 
 
 def bench(paths: list[str], runs: int, fps: float, model_name: str) -> list[dict[str, Any]]:
-    import open_clip
-    import torch
-
     from encoders import load_encoder
     from pipeline.ingest import IngestOptions
     from pipeline.isolation import Isolated
@@ -152,26 +168,33 @@ def bench(paths: list[str], runs: int, fps: float, model_name: str) -> list[dict
     no_gate = replace(options, gate=replace(options.gate, enabled=False))
     encoder = load_encoder(model_name)
     exact = load_encoder(model_name, precision="fp32")
-    arch = model_name.partition(":")[2].partition("/")[0]
-    model, _, preprocess = open_clip.create_model_and_transforms(arch, pretrained=None)
-    copy_weights(exact, model)
-    model.eval()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     rows = []
-    with tempfile.TemporaryDirectory() as scratch, Isolated() as child:
+    # The plain loop has a process of its own, with torch as it comes: all cores, nothing of ours set.
+    plain = ProcessPoolExecutor(1, get_context("spawn"), initializer=load_plain, initargs=(model_name,))
+    with plain, tempfile.TemporaryDirectory() as scratch, Isolated() as child:
+        folder = Path(scratch)
         for path in paths:
-            run_ours(path, encoder, child, options, Path(scratch))  # warm: imports in the child, file cache
-            ours, ungated, single, decord_runs, pyav_runs = [], [], [], [], []
+            run_ours(path, encoder, child, options, folder)  # warm: imports in both processes, file cache
+            plain.submit(run_plain, path, "PyAV", fps).result()
+            ours, ungated, single = [], [], []
+            rivals: dict[str, list[Plain]] = {name: [] for name in DECODERS}
             for _ in range(runs):
-                decord_runs.append(run_plain(path, plain_decord, model, preprocess, fps))
-                ours.append(run_ours(path, encoder, child, options, Path(scratch)))
-                pyav_runs.append(run_plain(path, plain_pyav, model, preprocess, fps))
-                single.append(run_ours(path, exact, child, options, Path(scratch))[0])
-                ungated.append(run_ours(path, encoder, child, no_gate, Path(scratch))[0])
-            cosine = fidelity(pyav_runs[0], ours[0][2])
-            sampled = len(pyav_runs[0].pts_seconds)
-            best = [min(d.seconds, p.seconds) for d, p in zip(decord_runs, pyav_runs, strict=True)]
+                rivals["decord"].append(plain.submit(run_plain, path, "decord", fps).result())
+                ours.append(run_ours(path, encoder, child, options, folder))
+                rivals["PyAV"].append(plain.submit(run_plain, path, "PyAV", fps).result())
+                single.append(run_ours(path, exact, child, options, folder)[0])
+                ungated.append(run_ours(path, encoder, child, no_gate, folder)[0])
+            reference = rivals["PyAV"][0]
+            cosine = fidelity(reference, ours[0][2])
+            sampled = len(reference.pts_seconds)
+            best = [min(d.seconds, p.seconds) for d, p in zip(*rivals.values(), strict=True)]
             result = ours[0][1]
+            rates = {f"plain loop, {name}": median(r.seconds for r in done) for name, done in rivals.items()}
+            rates |= {
+                "Longreel, fp32": median(single),
+                f"Longreel ({encoder.info.precision}), gate off": median(ungated),
+                f"Longreel ({encoder.info.precision})": median(r[0] for r in ours),
+            }
             rows.append(
                 {
                     "video": os.path.basename(path),
@@ -181,25 +204,13 @@ def bench(paths: list[str], runs: int, fps: float, model_name: str) -> list[dict
                     "vectors_share": result.vectors / sampled,
                     "cosine_p5": float(np.percentile(cosine, 5)),
                     "cosine_median": float(np.median(cosine)),
-                    "frames_per_second": {
-                        "plain loop, decord": sampled / median(r.seconds for r in decord_runs),
-                        "plain loop, PyAV": sampled / median(r.seconds for r in pyav_runs),
-                        "Longreel, fp32": sampled / median(single),
-                        "Longreel, gate off": sampled / median(ungated),
-                        f"Longreel ({encoder.info.precision})": sampled / median(r[0] for r in ours),
-                    },
+                    "frames_per_second": {name: sampled / seconds for name, seconds in rates.items()},
                     "ratio": median(b / o[0] for b, o in zip(best, ours, strict=True)),
                     "ratio_runs": [b / o[0] for b, o in zip(best, ours, strict=True)],
                 }
             )
             print_rows(rows[-1:])
     return rows
-
-
-def copy_weights(encoder: Any, model: Any) -> None:
-    """Give the plain loop's model the weights of our encoder, so that their embeddings can be compared."""
-    source = encoder.model.state_dict()
-    model.load_state_dict(source)
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
@@ -293,7 +304,7 @@ def draw(folder: Path) -> str:
             yield picture
 
     path = folder / "drawn-room.mp4"
-    write_video(path, frames(), fps=10)
+    write_video(path, frames(), rate=10)
     return str(path)
 
 
@@ -303,15 +314,18 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="pairs of runs for each video (default 3)")
     parser.add_argument("--fps", type=float, default=2.0, help="sampled frames a second (default 2)")
     parser.add_argument("--model", default=MODEL, help=f"an OpenCLIP model (default {MODEL})")
-    parser.add_argument("--memory", action="store_true", help="measure peak memory instead of speed, on the first video")
+    parser.add_argument(
+        "--memory", action="store_true", help="measure peak memory instead of speed, on the first video"
+    )
     options = parser.parse_args()
     import faiss
     import torch
 
+    shown = " ".join(os.path.relpath(word) if os.path.exists(word) else word for word in sys.argv[1:])
     print(
-        f"`python {' '.join(['scripts/bench_ingest.py', *(os.path.relpath(a) if os.path.exists(a) else a for a in sys.argv[1:])])}`\n\n"
-        f"{len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"faiss {faiss.__version__}, model {options.model} (seed 0), {options.runs} runs, {options.fps} frames a second"
+        f"`python scripts/bench_ingest.py {shown}`\n\n{len(os.sched_getaffinity(0))} cores, Python "
+        f"{platform.python_version()}, torch {torch.__version__}, faiss {faiss.__version__}, model {options.model} "
+        f"(seed 0), {options.runs} runs, {options.fps:g} frames a second"
     )
     with tempfile.TemporaryDirectory() as scratch:
         videos = options.videos or [draw(Path(scratch))]
@@ -319,7 +333,6 @@ def main() -> None:
             bench_memory(videos[0], options.model)
         else:
             bench(videos, options.runs, options.fps, options.model)
-    _ = resource
 
 
 if __name__ == "__main__":

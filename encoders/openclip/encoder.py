@@ -44,7 +44,7 @@ class OpenClipEncoder:
         self._preprocess = preprocess
         self._make_tokenizer = tokenizer
         self._tokenizer: TextTokenizer | None = None
-        self._batches = Batches(info.batch_size)
+        self._batches = Batches(info.batch_size, info.lanes)
 
     @property
     def info(self) -> EncoderInfo:
@@ -103,6 +103,7 @@ class OpenClipEncoder:
         return self.encode(image[None]).embedding[0]
 
     def close(self) -> None:
+        self._batches.close()
         self._model = self._tower = self._tokenizer = None
 
     def __enter__(self) -> OpenClipEncoder:

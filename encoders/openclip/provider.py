@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from encoders.base import Encoder, EncoderInfo, LoadOptions, ModelDescription, ModelEntry, ProgressCallback
-from encoders.batching import cpu_batch_size, cuda_batch_size
+from encoders.batching import cpu_batch_size, cpu_lanes, cuda_batch_size
 from encoders.errors import DeviceUnavailable, EncoderOptionError, OutOfDeviceMemory, TokensUnavailable
 from encoders.openclip import hub, towers, weights
 from encoders.openclip.architecture import Architecture, build, resolve
@@ -33,8 +33,6 @@ class OpenClipProvider:
             name = parse_name(f"{rest}?seed={options.seed}")  # the name must say which weights these are
         elif options.seed and name.seed != options.seed:
             raise EncoderOptionError(f"seed {options.seed} has no meaning for {name.full}")
-        if options.threads:
-            torch.set_num_threads(options.threads)
         architecture = resolve(name)
         model, identity = _load_weights(name, architecture, options)
         try:
@@ -166,6 +164,7 @@ def _finish(
         batch_size=batch_size,
         weights=identity,
         notes=architecture.notes + notes,
+        lanes=cpu_lanes(options.threads) if device.type == "cpu" else 1,
     )
 
     def tokenizer() -> TextTokenizer:
