@@ -76,8 +76,8 @@ class EncoderInfo:
 
     @property
     def frames_at_once(self) -> int:
-        """How many frames are worth collecting for one call of ``encode``."""
-        return self.batch_size * self.lanes
+        """How many frames are worth collecting for one call of ``encode``; eight keep a lane busy."""
+        return max(self.batch_size, 8 * self.lanes)
 
 
 @dataclass(frozen=True)

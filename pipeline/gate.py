@@ -34,7 +34,7 @@ class GateOptions:
     """
 
     enabled: bool = True
-    fine_threshold: float = 30.0
+    fine_threshold: float = 36.0
     coarse_threshold: float = 22.0
     displacement: float = 0.07
     hold_seconds: float = 10.0

@@ -80,6 +80,15 @@ class Frame:
     def end_seconds(self) -> float:
         return float((self.pts + self.duration) * self.time_base)
 
+    def small(self, short_side: int) -> npt.NDArray[np.uint8]:
+        """The picture ``[h, w, 3]`` scaled so that its short side has ``short_side`` pixels, for a quick look."""
+        import cv2
+
+        height, width = self.image.shape[:2]
+        scale = short_side / min(height, width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        return np.asarray(cv2.resize(self.image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
 
 @dataclass(frozen=True)
 class MediaInfo:

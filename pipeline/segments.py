@@ -85,10 +85,7 @@ class ShotDetector:
         import cv2
         from scenedetect.common import FrameTimecode, Timecode
 
-        height, width = frame.image.shape[:2]
-        scale = _HEIGHT / min(height, width)
-        size = (max(8, round(width * scale)), max(8, round(height * scale)))
-        small = cv2.cvtColor(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
+        small = cv2.cvtColor(frame.small(_HEIGHT), cv2.COLOR_RGB2BGR)
         when = FrameTimecode(Timecode(frame.pts, frame.time_base), fps=self._rate)
         cuts = self._detector.process_frame(when, small)
         return [round(Fraction(cut.pts) * Fraction(cut.time_base) / frame.time_base) for cut in cuts]

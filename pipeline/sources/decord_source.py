@@ -142,6 +142,12 @@ class DecordSource(Source):
             ) from None
         except _errors() as error:
             raise MediaDamaged(f"{self._path}: decord gave up at {at_seconds:.3f} s: {_first_line(error)}") from error
+        width, height = self._size
+        if image.shape != (height, width, 3):
+            # decord counts channels by the padded length of a row: pictures 32, 48 or 96 wide come out mangled.
+            raise MediaUnreadable(
+                f"{self._path}: decord gives pictures of shape {image.shape}, ({height}, {width}, 3) was asked for"
+            )
         if self._noise is not None:
             found = _DAMAGE_WORDS.search(self._noise.read_new())
             if found:

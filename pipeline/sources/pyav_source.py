@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from av.video.reformatter import VideoReformatter
 
 from pipeline.errors import MediaDamaged, MediaUnreadable
 from pipeline.isolation import beat
@@ -46,6 +48,8 @@ class PyAVSource(Source):
         self._threads = decode_threads(threads)
         self._threaded = self._threads > 1
         self._container: InputContainer | None = None
+        # Kept: making a scaler for each frame costs more than scaling does.
+        self._scaler, self._small_scaler = VideoReformatter(), VideoReformatter()
         if any(note.startswith("truncated") for note in info.notes):
             self._threaded = False  # an error is certain to come
 
@@ -117,22 +121,23 @@ class PyAVSource(Source):
         corrupt = bool(picture.is_corrupt)
         if corrupt:
             self.damage.corrupt_frames += 1
-        return Frame(
-            image=self._image(picture),
-            pts=pts,
-            duration=duration,
-            time_base=self.info.time_base,
-            keyframe=key,
-            corrupt=corrupt,
-        )
+        return _PendingFrame(self, picture, pts, duration, self.info.time_base, key, corrupt)
 
-    def _image(self, picture: VideoFrame) -> npt.NDArray[np.uint8]:
-        """``[H, W, 3]``: scaled first, turned upright afterwards, because fewer pixels then move."""
-        width, height = self._size
+    def render(self, picture: VideoFrame, short_side: int | None = None) -> npt.NDArray[np.uint8]:
+        """``[H, W, 3]``: scaled first, turned upright afterwards, because fewer pixels then move.
+
+        With ``short_side`` a small picture by a cheaper filter, else the source's size.
+        """
+        if short_side is None:
+            (width, height), scaler, filter_name = self._size, self._scaler, "BICUBIC"
+        else:
+            (width, height), scaler, filter_name = picture_size(self.info, short_side), self._small_scaler, "FAST_BILINEAR"
         turns = (picture.rotation // 90) % 4
         if turns % 2:
             width, height = height, width
-        scaled: Any = picture.reformat(width, height, "rgb24", interpolation="BICUBIC", threads=1).to_ndarray()
+        scaled: Any = scaler.reformat(
+            picture, width, height, "rgb24", interpolation=filter_name, threads=1
+        ).to_ndarray()
         # A copy in any case: PyAV gives a view of its own padded buffer.
         return np.ascontiguousarray(np.rot90(scaled, turns) if turns else scaled)
 
@@ -249,3 +254,36 @@ class PyAVSource(Source):
         context.thread_type = "FRAME" if threaded else "NONE"
         context.thread_count = self._threads if threaded else 1
         return container, stream
+
+
+class _PendingFrame(Frame):
+    """A frame that is scaled when it is looked at: of most, the shot detector's small look is all that is wanted."""
+
+    _source: PyAVSource
+    _picture: VideoFrame
+    _full: npt.NDArray[np.uint8] | None
+
+    def __init__(
+        self,
+        source: PyAVSource,
+        picture: VideoFrame,
+        pts: int,
+        duration: int,
+        time_base: Fraction,
+        keyframe: bool,
+        corrupt: bool,
+    ) -> None:
+        values = {"_source": source, "_picture": picture, "_full": None, "pts": pts, "duration": duration}
+        values |= {"time_base": time_base, "keyframe": keyframe, "corrupt": corrupt}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)  # frames are frozen
+
+    @property
+    def image(self) -> npt.NDArray[np.uint8]:
+        if self._full is None:
+            object.__setattr__(self, "_full", self._source.render(self._picture))
+        assert self._full is not None
+        return self._full
+
+    def small(self, short_side: int) -> npt.NDArray[np.uint8]:
+        return self._source.render(self._picture, short_side)

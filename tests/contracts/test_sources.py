@@ -51,7 +51,7 @@ def read(path: Path, decoder: str, span: Span | None = None, **options: object) 
 @pytest.mark.parametrize("codec", CODECS)
 def test_every_frame_once_in_order_with_its_packet_time(draw: Draw, decoder: str, codec: str) -> None:
     if (decoder, codec) == ("decord", "libx265"):
-        pytest.skip("decord gives up on closed groups of pictures in HEVC; auto does not choose it there")
+        pytest.skip("not here: decord gives up on closed groups of pictures in HEVC; auto does not choose it there")
     path = draw(codec + ENDINGS[codec], codec=codec)
     frames = read(path, decoder)
     assert numbers(frames) == list(range(FRAMES))
@@ -72,7 +72,7 @@ def test_every_frame_once_in_order_with_its_packet_time(draw: Draw, decoder: str
 @given(data=st.data())
 def test_parts_joined_are_the_whole(draw: Draw, decoder: str, name: str, data: st.DataObject) -> None:
     if decoder == "decord" and name in ("open265.mkv", "stream.ts"):
-        pytest.skip("decord gives up there; auto does not choose it")
+        pytest.skip("not here: decord gives up there; auto does not choose it")
     if name == "stream.ts":
         path = draw(name, frames=60, gop=20, bframes=3, open_gop=True)
     elif name == "open.mp4":

@@ -174,7 +174,7 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
     path = draw_video(tmp_path / "v.mp4", frames=2)
     path.chmod(0)
     if os.access(path, os.R_OK):
-        pytest.skip("this user may read everything (root)")
+        pytest.skip("not here: this user may read everything (root)")
     with pytest.raises(SourceUnreadable, match="permission denied"):
         probe(str(path))
 

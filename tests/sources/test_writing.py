@@ -28,7 +28,7 @@ def test_every_codec_has_a_case() -> None:
 @pytest.mark.parametrize("codec", list(ENCODERS))
 def test_written_frames_are_read_back_in_order_and_on_time(codec: str, tmp_path: Path) -> None:
     if not can_encode(codec):
-        pytest.skip(f"this PyAV has no encoder {codec}")
+        pytest.skip(f"not here: this PyAV has no encoder {codec}")
     path = write_video(tmp_path / f"film{_ENDINGS[codec]}", _pictures(30), rate=24, codec=codec)
     with open_source(str(path), short_side=None) as source:
         frames = list(source.frames())
