@@ -20,7 +20,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jobs.errors import EngineError, PlacementError, WorkerLost
+from csat_fusion.errors import LongreelError
+from jobs.errors import EngineError, PlacementError, UnexpectedError, WorkerLost
 from jobs.placement import Stage, check_placement, plan_stages
 from jobs.settings import RunSettings
 from jobs.workers import DecodeWorker, EncodeWorker, PartStateLost, Taken, ray_class
@@ -296,6 +297,9 @@ async def _answer(ref: Any) -> Any:
             cause = cause.cause
         if isinstance(cause, lost):
             raise _LostWorker(f"{type(cause).__name__}: {str(cause).splitlines()[0]}") from error
-        if cause is None:
-            raise
-        raise cause from None
+        if isinstance(cause, LongreelError):
+            raise cause from None
+        # A defect of ours, or of a library, shows itself on one input: it costs that one, and the log has the rest.
+        _log.error("unexpected error in a worker: %s", error)
+        said = f"{type(cause or error).__name__}: {cause or error}".strip().splitlines()[0]
+        raise UnexpectedError(f"unexpected error in a worker: {said}") from error

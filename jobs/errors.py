@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from csat_fusion.errors import LongreelError
 
-__all__ = ["EngineError", "Interrupted", "PlacementError", "SettingsError", "UsageError", "WorkerLost"]
+__all__ = [
+    "EngineError",
+    "Interrupted",
+    "PlacementError",
+    "SettingsError",
+    "UnexpectedError",
+    "UsageError",
+    "WorkerLost",
+]
 
 
 class UsageError(LongreelError, ValueError):
@@ -25,6 +33,10 @@ class EngineError(LongreelError):
 
 class WorkerLost(LongreelError):
     """A worker process died, several times, on the same part."""
+
+
+class UnexpectedError(LongreelError):
+    """Something that Longreel does not foresee went wrong in a worker; the job's log has the traceback."""
 
 
 class Interrupted(LongreelError):

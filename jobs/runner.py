@@ -175,6 +175,9 @@ def _work(
 ) -> JobSummary:
     from jobs.batch import BatchJob
     from jobs.engine import Engine, start_ray, stop_ray
+    from pipeline.index import load_faiss
+
+    load_faiss()  # when it is missing, say so now and not after hours of work
 
     async def run(resources: dict[str, float]) -> JobSummary:
         reporter.note(f"loading {request.settings.model}")

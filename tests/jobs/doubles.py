@@ -1,4 +1,4 @@
-"""A decoder for tests that goes by the file's name: one that says so crashes it, one that says so hangs it."""
+"""A decoder for tests that goes by the file's name: it crashes, hangs or meets a defect of ours when told so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pipeline.sources.pyav_source import PyAVSource
 
 
 class ByName(PyAVSource):
-    """``crash*`` ends in a real segmentation fault, ``hang*`` gives no more frames, all others are read as usual."""
+    """``crash*`` ends in a real segmentation fault, ``hang*`` gives no more frames, ``slip*`` raises what
+    nobody foresaw, all others are read as usual."""
 
     def frames(self, span: Span | None = None, keyframes_only: bool = False) -> Iterator[Frame]:
         name = Path(self.info.uri).name
@@ -20,6 +21,8 @@ class ByName(PyAVSource):
                 import ctypes
 
                 ctypes.string_at(0)
+            if count == 5 and name.startswith("slip"):
+                raise ZeroDivisionError("a slip of ours")
             if count == 5 and name.startswith("hang"):
                 time.sleep(3600)
             yield frame

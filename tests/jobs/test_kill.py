@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ class Killer:
 
 
 def content(store: Path) -> list[tuple[str, dict[str, Any]]]:
-    with sqlite3.connect(store / "catalog.sqlite3") as connection:
+    with closing(sqlite3.connect(store / "catalog.sqlite3")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     with Catalog(store / "catalog.sqlite3", create=False) as catalog:
         return list(catalog.dump())

@@ -1,0 +1,68 @@
+"""What stages ask of a cluster, and what is refused at once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.errors import PlacementError
+from jobs.placement import Stage, check_placement, plan_stages
+from jobs.settings import WorkerOptions
+
+
+def counts(options: WorkerOptions, **resources: float) -> tuple[int, int]:
+    decode, encode = plan_stages(options, resources)
+    return decode.count, encode.count
+
+
+def test_a_machine_without_gpu_has_one_encoder_and_decoders_on_the_rest() -> None:
+    assert counts(WorkerOptions(), CPU=8) == (7, 1)
+    assert counts(WorkerOptions(), CPU=2) == (1, 1)
+    assert counts(WorkerOptions(decode_cpus=2), CPU=8) == (3, 1)
+    assert counts(WorkerOptions(encoders=2, encode_cpus=2.0), CPU=8) == (4, 2)
+
+
+def test_each_gpu_has_an_encoder() -> None:
+    decode, encode = plan_stages(WorkerOptions(), {"CPU": 16.0, "GPU": 4.0})
+    assert (decode.count, encode.count, encode.gpus, decode.gpus) == (12, 4, 1.0, 0.0)
+    shared = plan_stages(WorkerOptions(encode_gpus=0.5), {"CPU": 16.0, "GPU": 1.0})[1]
+    assert (shared.count, shared.gpus) == (2, 0.5)
+    without = plan_stages(WorkerOptions(encode_gpus=0.0), {"CPU": 4.0, "GPU": 2.0})[1]
+    assert (without.count, without.gpus) == (1, 0.0)
+
+
+def test_as_options_of_an_actor() -> None:
+    assert Stage("decode", 2, 1.5).ray_options() == {"num_cpus": 1.5, "num_gpus": 0.0}
+    assert Stage("encode", 1, 1.0, 0.5, 7).ray_options() == {"num_cpus": 1.0, "num_gpus": 0.5, "memory": 7}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (WorkerOptions(decoders=9), ["CPU", "decode 9 x 1", "encode 1 x 1", "need 10 CPUs", "has 4"]),
+        (WorkerOptions(encode_cpus=5.0), ["CPU", "encode 1 x 5", "has 4"]),
+        (WorkerOptions(encode_gpus=1.0), ["GPU", "encode 1 x 1", "need 1 GPUs", "has 0"]),
+        (WorkerOptions(decode_memory_bytes=2000), ["memory", "decode 3 x 2000", "need 6000 bytes", "has 1000"]),
+    ],
+)
+def test_too_much_is_refused_by_name(options: WorkerOptions, words: list[str]) -> None:
+    resources = {"CPU": 4.0, "memory": 1000.0}
+    with pytest.raises(PlacementError) as refused:
+        check_placement(plan_stages(options, resources), resources)
+    assert [word for word in words if word not in str(refused.value)] == []
+    assert "--set workers" in str(refused.value)
+
+
+@given(
+    cpus=st.integers(2, 256),
+    gpus=st.integers(0, 16),
+    decode_cpus=st.sampled_from([0.25, 0.5, 1.0]),
+    encode_cpus=st.sampled_from([0.25, 0.5, 1.0]),
+)
+def test_what_is_chosen_automatically_fits(cpus: int, gpus: int, decode_cpus: float, encode_cpus: float) -> None:
+    gpus = min(gpus, cpus - 1)  # a GPU without a CPU to feed it is of no use
+    resources = {"CPU": float(cpus), "GPU": float(gpus)}
+    stages = plan_stages(WorkerOptions(decode_cpus=decode_cpus, encode_cpus=encode_cpus), resources)
+    check_placement(stages, resources)
+    assert all(stage.count >= 1 for stage in stages)
