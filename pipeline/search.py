@@ -65,7 +65,7 @@ class SearchOptions:
     """
 
     oversample: int = 8
-    fall: float = 0.35
+    fall: float = 0.25
     gap_seconds: float = 1.0
     longest_seconds: float = 60.0
     background_vectors: int = 1024

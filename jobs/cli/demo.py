@@ -63,13 +63,13 @@ def play(
     as_json: bool = False,
 ) -> DemoResult:
     """The whole demo with its output."""
-    from jobs.demo.play import DEFAULT_MODEL, SETTINGS, ask, index
+    from jobs.demo.play import DEFAULT_MODEL, ask, index
     from jobs.runner import shown_command
     from jobs.settings import load_settings
     from pipeline.library import Library
 
     began = time.monotonic()
-    settings = load_settings(overrides=[f"model={model or DEFAULT_MODEL}", *SETTINGS])
+    settings = load_settings(overrides=[f"model={model or DEFAULT_MODEL}"])
     folder.prepare(fresh=fresh)
     _draw(folder, films, broken, as_json)
     with _reporter(as_json) as reporter:

@@ -27,7 +27,6 @@ from pipeline.search import Moment
 
 __all__ = [
     "DEFAULT_MODEL",
-    "SETTINGS",
     "Answer",
     "DemoFolder",
     "DemoResult",
@@ -40,9 +39,6 @@ __all__ = [
 
 DEFAULT_MODEL = "openclip:ViT-B-32/random"
 """Random weights: nothing to download, and pictures still find pictures."""
-
-SETTINGS = ("ingest.digest.vectors.frames_per_vector=2",)
-"""A vector for every second: the films are a few seconds long, the default is made for hours."""
 
 _ANSWERS = 3  # moments shown for each question
 
