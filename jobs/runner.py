@@ -115,7 +115,7 @@ def run_submit(request: SubmitRequest, reporter: Reporter) -> JobSummary:
         store = open_or_create_store(request.store, request.settings.model)
         stack.enter_context(store.lock(request.command))
         catalog = stack.enter_context(Catalog(store.catalog_path))
-        catalog.mark_interrupted_jobs()
+        catalog.mark_interrupted_jobs(alone=True)
         _register(catalog, request)
         if catalog.cancel_requested(request.job_id):  # between being detached and coming to this point
             catalog.update_job(request.job_id, state="cancelled", ended_at=_now())

@@ -86,14 +86,24 @@ class JobCatalog(CatalogPart):
         with self._read() as connection:
             return bool(connection.execute(select(jobs.c.cancel_requested).where(jobs.c.id == job_id)).scalar())
 
-    def mark_interrupted_jobs(self) -> list[str]:
-        """Call the jobs interrupted whose process, on this machine, is no more; returns their ids."""
+    def mark_interrupted_jobs(self, *, alone: bool = False) -> list[str]:
+        """Call the jobs interrupted whose process, on this machine, is no more; returns their ids.
+
+        Args:
+            alone: the caller holds the library's writer lock, so no other job runs, whatever process has got the number
+                of its process by now, and whatever machine it ran on.
+        """
         host = socket.gethostname()
         with self._write() as connection:
             rows = connection.execute(
-                select(jobs.c.id, jobs.c.pid).where(jobs.c.state.in_(("queued", "running")), jobs.c.host == host)
+                select(jobs.c.id, jobs.c.pid, jobs.c.host, jobs.c.state).where(jobs.c.state.in_(("queued", "running")))
             ).all()
-            dead = [row.id for row in rows if row.pid is not None and not _is_alive(row.pid)]
+            dead = [
+                row.id
+                for row in rows
+                if (alone and row.state == "running")
+                or (row.host == host and row.pid is not None and not _is_alive(row.pid))
+            ]
             for job_id in dead:
                 connection.execute(
                     update(jobs).where(jobs.c.id == job_id).values(state="interrupted", ended_at=utc_now())

@@ -97,6 +97,17 @@ def test_jobs_of_dead_processes_are_interrupted(catalog: Catalog) -> None:
     assert catalog.job("dead").state == "interrupted"
     assert catalog.job("dead").ended_at is not None
     assert {catalog.job(name).state for name in ("alive", "elsewhere")} == {"running"}
+    # With the writer lock in hand no other job can be running, whatever its process number says.
+    assert sorted(catalog.mark_interrupted_jobs(alone=True)) == ["alive", "elsewhere"]
+    assert catalog.job("queued").state == "queued"
+
+
+def test_a_job_that_died_before_it_began_is_interrupted(catalog: Catalog) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", "pass"])
+    dead.wait()
+    catalog.create_job("detached", {}, "c")
+    catalog.update_job("detached", pid=dead.pid, host=socket.gethostname())
+    assert catalog.mark_interrupted_jobs() == ["detached"]
 
 
 def test_errors_are_kept_when_the_video_goes(catalog: Catalog) -> None:
