@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import shutil
 import signal
 import time
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.jobs.running import Ran, Running, draw_film, environment, longreel, settings, tiny_model
+from tests.jobs.running import Ran, Running, command, draw_film, environment, longreel, settings, tiny_model
 
 pytestmark = pytest.mark.ray
 
@@ -157,6 +159,35 @@ def test_stopped_before_the_work_began(
     assert running.left_over() == []
     assert "Traceback" not in ran.err
     assert [job["state"] for job in place.ask("jobs", "list").value] == ["interrupted"]
+
+
+def test_ctrl_c_in_a_terminal_leaves_it_whole(tmp_path: Path, film: Path) -> None:
+    place = Place(tmp_path, film, count=2)
+    words = command(*(word for word in place.arguments if word != "--json"))
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(words[0], words, environment(TERM="xterm", COLUMNS="100"))
+    written = b""
+    deadline = time.monotonic() + 120
+    pressed = False
+    while time.monotonic() < deadline:
+        if not select.select([terminal], [], [], 1.0)[0]:
+            continue
+        try:
+            written += os.read(terminal, 65536)
+        except OSError:  # how Linux says that the other end was closed
+            break
+        if not pressed and b"frames encoded" in written:
+            os.write(terminal, b"\x03")  # the terminal makes a signal of it, for all of its foreground
+            pressed = True
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert pressed
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert written.rfind(b"\x1b[?25h") > written.rfind(b"\x1b[?25l"), "the cursor is shown again"
+    assert b"Submit the same again" in written
+    for noise in (b"Traceback", b"raylet", b"SIGTERM", b"WARNING"):
+        assert noise not in written
 
 
 def test_a_detached_job_survives_the_terminal(tmp_path: Path, film: Path) -> None:
