@@ -1,0 +1,37 @@
+"""Documentation that is made from the code says what the code says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_reference_is_current() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "make_reference.py"), "--check"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_readme_names_real_commands() -> None:
+    from jobs.cli.main import cli
+
+    known = set(cli.list_commands(None))  # type: ignore[arg-type]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^longreel (\w+)", text, flags=re.MULTILINE))
+    assert named
+    assert named <= known
