@@ -128,10 +128,8 @@ class PyAVSource(Source):
 
         With ``short_side`` a small picture by a cheaper filter, else the source's size.
         """
-        if short_side is None:
-            (width, height), scaler, filter_name = self._size, self._scaler, "BICUBIC"
-        else:
-            (width, height), scaler, filter_name = picture_size(self.info, short_side), self._small_scaler, "FAST_BILINEAR"
+        width, height = self._size if short_side is None else picture_size(self.info, short_side)
+        scaler, filter_name = (self._scaler, "BICUBIC") if short_side is None else (self._small_scaler, "FAST_BILINEAR")
         turns = (picture.rotation // 90) % 4
         if turns % 2:
             width, height = height, width
