@@ -51,7 +51,7 @@ class EncoderInfo:
     stable hash of architecture, weights and preprocessing; device, precision and batch size are not part of it, nor is
     ``"source"``. ``patches`` and ``token_width`` are 0 for a model without spatial tokens, else
     ``grid = (rows, columns)`` and ``patches = rows * columns``. ``precision`` and ``batch_size`` are what is in use,
-    never ``"auto"`` or 0, and may be given to ``load_encoder`` elsewhere to get exactly the same.
+    never ``"auto"`` or 0, and may be given to ``load_encoder`` elsewhere to get the same, up to the last bits.
     """
 
     name: str

@@ -5,16 +5,16 @@ Shapes: T frames, P patches a frame, V vectors, D width of the joint space, d wi
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import OptionError
+from pipeline.errors import EncodingFailed, OptionError
 from pipeline.fuse import VectorOptions, fuse_vectors
 from pipeline.media import Block, ClosedSegment, PartResult, SegmentRecord, TokenRecord, WatchSummary
+from pipeline.thumbnails import thumbnail_jpeg
 
 if TYPE_CHECKING:
     from csat_fusion.compressor import Compressor
@@ -45,11 +45,11 @@ class TokenOptions:
 
 @dataclass(frozen=True)
 class DigestOptions:
-    """How frame tokens become what is kept. ``thumbnail_pixels`` is a thumbnail's short side; 0 keeps none."""
+    """How frame tokens become what is kept. ``thumbnail_pixels`` is a thumbnail's longer side; 0 keeps none."""
 
     tokens: TokenOptions = field(default_factory=TokenOptions)
     vectors: VectorOptions = field(default_factory=VectorOptions)
-    thumbnail_pixels: int = 160
+    thumbnail_pixels: int = 256
 
     def __post_init__(self) -> None:
         if not 0 <= self.thumbnail_pixels <= 2048:
@@ -74,7 +74,7 @@ class Digest:
     """Encodes blocks of one part in batches; ``finish`` gives the part's result.
 
     Batches are filled across blocks and segments, so that their make-up depends on the part alone: a part that is done
-    again gives the same numbers.
+    again on the same number of cores gives the same numbers; on another, the last bits may differ.
     """
 
     def __init__(self, encoder: Encoder, options: DigestOptions) -> None:
@@ -117,6 +117,13 @@ class Digest:
             images = np.stack([item[0] for item in self._batch])
             seen = self._encoder.encode(images, tokens=self._options.tokens.keep)
             embedding = np.asarray(seen.embedding, dtype=np.float32)
+            broken = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
+            if len(broken):
+                raise EncodingFailed(
+                    f"{self._encoder.info.name} gave no finite embedding for the frame at "
+                    f"{self._batch[int(broken[0])][1]:.3f} s ({self._encoder.info.precision}); try "
+                    "--set encoder.precision=fp32"
+                )
             for i, (image, pts, start, end, weight, number) in enumerate(self._batch):
                 segment = self._open.get(number)
                 if segment is None:
@@ -158,7 +165,7 @@ class Digest:
             tokens = TokenRecord(self._options.tokens.compressor, count, width, result.to_bytes())
         thumbnail = None
         if self._options.thumbnail_pixels and segment.cover is not None:
-            thumbnail = thumbnail_jpeg(segment.cover, self._options.thumbnail_pixels)
+            thumbnail = thumbnail_jpeg(segment.cover, max_side=self._options.thumbnail_pixels)
         return SegmentRecord(
             index=closed.index,
             span=closed.span,
@@ -168,17 +175,3 @@ class Digest:
             thumbnail_seconds=segment.cover_pts_seconds if thumbnail else None,
             tokens=tokens,
         )
-
-
-def thumbnail_jpeg(image: npt.NDArray[np.uint8], short_side: int, quality: int = 80) -> bytes:
-    """``image [H, W, 3]`` as a JPEG whose short side is at most ``short_side`` pixels."""
-    from PIL import Image
-
-    picture = Image.fromarray(image)
-    scale = short_side / min(picture.size)
-    if scale < 1:
-        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()

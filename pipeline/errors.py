@@ -11,6 +11,7 @@ __all__ = [
     "DecoderCrashed",
     "DecoderHung",
     "DiskFull",
+    "EncodingFailed",
     "FaissMissing",
     "IndexDamaged",
     "InputError",
@@ -101,6 +102,10 @@ class DecoderCrashed(SourceError):
 
 class DecoderHung(SourceError):
     """The decoder gave no frame for the set time and was killed."""
+
+
+class EncodingFailed(LongreelError):
+    """The model gave nothing usable for a frame; the message says which."""
 
 
 # -- library ---------------------------------------------------------------------------------------------------------

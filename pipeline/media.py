@@ -178,7 +178,7 @@ class WatchSummary:
     info: MediaInfo
     decoder: str
     decoder_reason: str
-    covered: Span | None  # from the part's start to the end of the last decoded frame
+    covered: Span | None  # from the part's first frame (0 in the first part) to the end of its last one
     frames_decoded: int = 0
     frames_sampled: int = 0
     frames_encoded: int = 0

@@ -72,22 +72,23 @@ def watch(task: WatchTask) -> Iterator[Block | WatchSummary]:
         shown_as(str(path), task.uri),
         open_source(str(path), decoder=task.decoder, short_side=task.short_side, threads=task.threads) as source,
     ):
-        start_seconds = task.span.start_seconds if task.span else 0.0
-        eyes = _Watcher(task, start_seconds, source.info.average_fps)
+        # A frame belongs to the part that holds its PTS, with all of the time that it is on screen: a part begins with
+        # its own first frame and ends where its last one does, so that parts meet without a gap wherever the border is.
+        eyes = _Watcher(task, source.info.average_fps)
         last: Frame | None = None
+        first_seconds = 0.0
         for frame in source.frames(task.span, keyframes_only=task.sampling.mode == "keyframes"):
             beat()
+            if last is None and task.span is not None and task.span.start_seconds > 0:
+                first_seconds = frame.pts_seconds
+                eyes.begin(first_seconds)
             last = frame
             yield from eyes.see(frame)
         covered = None
         if last is not None:
-            end_seconds = last.end_seconds
-            if task.span is not None:
-                # The part's last frame is on screen until the next part's first one.
-                end_seconds = min(end_seconds, task.span.end_seconds)
-            covered = Span(start_seconds, max(end_seconds, start_seconds + 1e-6))
-            reached_part_end = task.span is not None and covered.end_seconds >= task.span.end_seconds
-            yield from eyes.finish(covered.end_seconds, "part" if reached_part_end else "end")
+            covered = Span(first_seconds, max(last.end_seconds, first_seconds + 1e-6))
+            goes_on = task.span is not None and covered.end_seconds >= task.span.end_seconds
+            yield from eyes.finish(covered.end_seconds, "part" if goes_on else "end")
         yield WatchSummary(
             info=source.info,
             decoder=source.decoder,
@@ -104,13 +105,13 @@ def watch(task: WatchTask) -> Iterator[Block | WatchSummary]:
 class _Watcher:
     """Shots, sampling and gate over a stream of frames; gives blocks as they fill."""
 
-    def __init__(self, task: WatchTask, start_seconds: float, average_fps: float | None) -> None:
+    def __init__(self, task: WatchTask, average_fps: float | None) -> None:
+        self._task = task
         self._block_frames = task.block_frames
         self._shots = ShotDetector(task.segments, average_fps)
         self._sampler = Sampler(task.sampling)
         self._gate = Gate(task.gate)
-        self._segmenter = Segmenter(task.segments, start_seconds)
-        self._segment_start = start_seconds
+        self.begin(0.0)
         self._unsettled: deque[tuple[Frame, bool]] = deque()  # it may yet turn out that a shot begins here
         self._cuts: set[int] = set()
         self._spare: Frame | None = None  # the last one seen: stands for a segment in which none was sampled
@@ -121,6 +122,11 @@ class _Watcher:
         self.frames_sampled = 0
         self.frames_encoded = 0
         self.frames_sampled_and_encoded = 0
+
+    def begin(self, seconds: float) -> None:
+        """The first segment begins at ``seconds``."""
+        self._segmenter = Segmenter(self._task.segments, seconds)
+        self._segment_start = seconds
 
     def see(self, frame: Frame) -> Iterator[Block]:
         self.frames_decoded += 1

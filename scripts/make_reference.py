@@ -1,7 +1,7 @@
 """Writes docs/reference.md: the help of every command and every setting with its default, from the code itself.
 
-    python scripts/make_reference.py           write it
-    python scripts/make_reference.py --check   fail when it is not what the code says
+python scripts/make_reference.py           write it
+python scripts/make_reference.py --check   fail when it is not what the code says
 """
 
 from __future__ import annotations

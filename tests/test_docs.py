@@ -35,3 +35,17 @@ def test_readme_names_real_commands() -> None:
     named = set(re.findall(r"^longreel (\w+)", text, flags=re.MULTILINE))
     assert named
     assert named <= known
+
+
+def test_pages_that_are_named_exist() -> None:
+    named: set[str] = set()
+    for folder in ("configs", "csat_fusion", "encoders", "jobs", "pipeline", "scripts", "docs"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in {".py", ".yaml", ".md", ".sh"}:
+                named |= set(re.findall(r"docs/[\w-]+\.md", path.read_text(encoding="utf-8")))
+    assert named
+    assert {page for page in named if not (ROOT / page).exists()} == set()
+
+
+def test_no_figure_is_left_open() -> None:
+    assert "MEASURED_" not in (ROOT / "README.md").read_text(encoding="utf-8")

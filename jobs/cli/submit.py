@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command(
     short_help="Index videos.",
     epilog="Submitting the same again skips what is done and unchanged, so a job that was stopped, or died, goes on "
-    "where it was. Settings and recipes: docs/configuration.md.",
+    "where it was. Settings and recipes: docs/reference.md.",
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @common_options

@@ -57,6 +57,16 @@ def script(path: str, levels: Sequence[int]) -> None:
     _LEVELS[path] = levels
 
 
+class SlideSource(ScriptedSource):
+    """Shows each level for as many seconds as its place in the script says: pictures at 0, 1000 and 1700 s."""
+
+    def frames(self, span: Span | None = None, keyframes_only: bool = False) -> Iterator[Frame]:
+        for start, end, level in ((0, 1000, 20), (1000, 1700, 120), (1700, 2000, 220)):
+            if span is None or span.contains(start):
+                image = np.full((SIDE, SIDE, 3), level, np.uint8)
+                yield Frame(image, start, end - start, Fraction(1), keyframe=True)
+
+
 def scripted_frames(levels: Sequence[int], rate: int = 10) -> list[Frame]:
     generator = np.random.default_rng(0)
     pattern = generator.integers(0, 40, (SIDE, SIDE, 1))

@@ -98,6 +98,27 @@ def test_parts_cover_what_the_whole_covers(film: str, levels: list[int], border:
     assert summary_a.frames_sampled + summary_b.frames_sampled == whole.frames_sampled
 
 
+def test_a_picture_shown_across_parts_keeps_its_time(film: str) -> None:
+    # Slides: one picture for minutes, while parts are 600 s long; the part from 600 to 1000 s has no frame of its own.
+    seen: list[tuple[float, float, int]] = []
+    for part in (Span(0, 600), Span(600, 1000), Span(1000, 1600), Span(1600, 1e9)):
+        blocks, summary = look(task(film, span=part, decoder="tests.pipeline.fakes:SlideSource"))
+        if summary.covered is None:
+            assert not blocks
+            continue
+        check_coverage(blocks, summary, summary.covered.start_seconds, summary.covered.end_seconds)
+        for block in blocks:
+            seen += [
+                (float(a), float(b), int(image.mean()))
+                for a, b, image in zip(block.start_seconds, block.end_seconds, block.images, strict=True)
+            ]
+    assert seen[0][0] == 0
+    assert seen[-1][1] == 2000
+    assert all(a[1] == b[0] for a, b in pairwise(seen))
+    for start, end, level in seen:
+        assert level == (20 if end <= 1000 else 120 if start >= 1000 and end <= 1700 else 220)
+
+
 def test_still_picture_is_held_and_split(film: str) -> None:
     fakes.script(film, [50] * 20)
     blocks, summary = look(task(film))
