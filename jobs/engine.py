@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from csat_fusion.errors import LongreelError
 from jobs.errors import EngineError, PlacementError, UnexpectedError, WorkerLost
-from jobs.placement import Stage, check_placement, plan_stages
+from jobs.placement import Stage, check_nodes, check_placement, plan_stages
 from jobs.settings import RunSettings
 from jobs.workers import DecodeWorker, EncodeWorker, PartStateLost, Taken, ray_class
 from pipeline.errors import SourceError
@@ -129,7 +129,10 @@ class Engine:
         return self._decode_stage, self._encode_stage
 
     async def __aenter__(self) -> Engine:
+        import ray
+
         settings = self._settings
+        check_nodes(self.stages, [node["Resources"] for node in ray.nodes() if node["Alive"]])
         decoder = ray_class(DecodeWorker, **self._decode_stage.ray_options())
         encoder = ray_class(EncodeWorker, **self._encode_stage.ray_options())
         try:
@@ -164,14 +167,18 @@ class Engine:
                 ray.kill(worker, no_restart=True)
 
     async def _placed(self) -> None:
+        import ray
+
         waiting = [worker.pid.remote() for worker in [*self._encoders, *self._decoders]]
         try:
             await asyncio.wait_for(asyncio.gather(*(_answer(ref) for ref in waiting)), _PLACE_SECONDS)
         except asyncio.TimeoutError:
             asked = ", ".join(f"{s.name} {s.count} x {s.ray_options()}" for s in self.stages)
+            free = await asyncio.to_thread(ray.available_resources)
+            left = ", ".join(f"{name} {free.get(name, 0.0):g}" for name in ("CPU", "GPU", "memory"))
             raise PlacementError(
-                f"the workers could not be placed within {_PLACE_SECONDS:.0f} s ({asked}): other jobs hold the "
-                "resources, or no single node has enough"
+                f"the workers could not be placed within {_PLACE_SECONDS:.0f} s: other jobs hold what they need. "
+                f"Asked: {asked}; free in the whole cluster, after those that were placed: {left}"
             ) from None
 
     async def worker_pids(self) -> dict[str, list[int]]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.errors import PlacementError
 from jobs.settings import WorkerOptions
 
-__all__ = ["Stage", "check_placement", "plan_stages"]
+__all__ = ["Stage", "check_nodes", "check_placement", "plan_stages"]
+
+_SHARES_PER_CPU = 10_000  # Ray counts in these
 
 
 @dataclass(frozen=True)
@@ -33,17 +36,47 @@ class Stage:
 def plan_stages(options: WorkerOptions, resources: Mapping[str, float]) -> tuple[Stage, Stage]:
     """The decode and the encode stage for a cluster that has ``resources`` (CPU, GPU, memory in bytes).
 
-    One encoder for each GPU, or one in all; every CPU that is left decodes.
+    One encoder for each GPU, or one in all; every CPU that is left decodes. Where a count is automatic, the plan fits
+    the CPUs that there are: there are no more encoders than leave a decoder its CPU, and where even one of each is too
+    much, they share what there is. What somebody asked for by number is not made smaller.
     """
-    cluster_gpus = resources.get("GPU", 0.0)
+    cpus, cluster_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     gpus = options.encode_gpus if options.encode_gpus >= 0 else (1.0 if cluster_gpus else 0.0)
-    encoders = options.encoders or (max(1, int(cluster_gpus / gpus)) if gpus and cluster_gpus else 1)
-    left = resources.get("CPU", 0.0) - encoders * options.encode_cpus
+    encoders = options.encoders
+    if not encoders:
+        room = int((cpus - max(1, options.decoders) * options.decode_cpus) / options.encode_cpus)
+        wanted = int(cluster_gpus / gpus) if gpus and cluster_gpus else 1
+        encoders = max(1, min(wanted, room))
+    left = cpus - encoders * options.encode_cpus
     decoders = options.decoders or max(1, int(left / options.decode_cpus))
-    return (
+    stages = (
         Stage("decode", decoders, options.decode_cpus, 0.0, options.decode_memory_bytes),
         Stage("encode", encoders, options.encode_cpus, gpus, options.encode_memory_bytes),
     )
+    return _shared(options, stages, cpus)
+
+
+def _shared(options: WorkerOptions, stages: tuple[Stage, Stage], cpus: float) -> tuple[Stage, Stage]:
+    """The stages with smaller shares of the CPUs when it is the automatic one that makes them too many."""
+    needed = sum(stage.count * stage.cpus for stage in stages)
+    asked = options.decoders * options.decode_cpus + options.encoders * options.encode_cpus
+    largest = max(options.decode_cpus, options.encode_cpus)
+    automatic = not (options.decoders and options.encoders)
+    if needed <= cpus or not automatic or asked > cpus or largest > max(1.0, cpus):
+        return stages
+    # A share is a number for the scheduler alone: no process is slowed down by it.
+    decode, encode = (
+        replace(stage, cpus=math.floor(stage.cpus * cpus / needed * _SHARES_PER_CPU) / _SHARES_PER_CPU)
+        for stage in stages
+    )
+    return (decode, encode) if min(decode.cpus, encode.cpus) > 0 else stages
+
+
+_ASKED: tuple[tuple[str, str, Callable[[Stage], float]], ...] = (
+    ("CPU", "CPUs", lambda stage: stage.cpus),
+    ("GPU", "GPUs", lambda stage: stage.gpus),
+    ("memory", "bytes of memory", lambda stage: float(stage.memory_bytes)),
+)
 
 
 def check_placement(stages: Sequence[Stage], resources: Mapping[str, float]) -> None:
@@ -52,11 +85,7 @@ def check_placement(stages: Sequence[Stage], resources: Mapping[str, float]) -> 
     Raises:
         PlacementError: naming the stages, the resource, what they ask and what there is.
     """
-    for resource, unit, ask in (
-        ("CPU", "CPUs", lambda s: s.cpus),
-        ("GPU", "GPUs", lambda s: s.gpus),
-        ("memory", "bytes of memory", lambda s: float(s.memory_bytes)),
-    ):
+    for resource, unit, ask in _ASKED:
         needed = sum(stage.count * ask(stage) for stage in stages)
         there = resources.get(resource, 0.0)
         if needed > there + 1e-9:
@@ -64,4 +93,29 @@ def check_placement(stages: Sequence[Stage], resources: Mapping[str, float]) -> 
             raise PlacementError(
                 f"not enough {resource}: {parts} need {needed:g} {unit}, the cluster has {there:g}; ask for less with "
                 f"--set workers.*, or add nodes"
+            )
+
+
+def check_nodes(stages: Sequence[Stage], nodes: Sequence[Mapping[str, float]]) -> None:
+    """Fail at once where the cluster has enough in all, and no single node has enough for one worker.
+
+    Args:
+        nodes: what each living node has of each resource.
+
+    Raises:
+        PlacementError: naming the stage, the resource, what one worker asks and the most that a node has.
+    """
+    for stage in stages:
+        for resource, unit, ask in _ASKED:
+            most = max((node.get(resource, 0.0) for node in nodes), default=0.0)
+            if ask(stage) > most + 1e-9:
+                raise PlacementError(
+                    f"not enough {resource} on any one node: a worker of {stage.name} needs {ask(stage):g} {unit}, "
+                    f"the largest of {len(nodes)} nodes has {most:g}; ask for less with --set workers.*, or add a larger one"
+                )
+        if not any(all(ask(stage) <= node.get(name, 0.0) + 1e-9 for name, _, ask in _ASKED) for node in nodes):
+            asked = " and ".join(f"{ask(stage):g} {unit}" for _, unit, ask in _ASKED if ask(stage))
+            raise PlacementError(
+                f"no single node has {asked} together, as a worker of {stage.name} needs; ask for less with "
+                "--set workers.*, or add such a node"
             )

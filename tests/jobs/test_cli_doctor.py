@@ -208,15 +208,13 @@ def test_rays_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "5%" in check.detail
 
 
-def test_placement_that_cannot_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cluster, "usable_cpus", lambda: 1.0)
-    (check,) = cluster.check_stages(Context(tmp_path))
-    assert check.status == "fail"
-    assert "not enough CPU" in check.detail
-    monkeypatch.setattr(cluster, "usable_cpus", lambda: 8.0)
-    (check,) = cluster.check_stages(Context(tmp_path))
-    assert check.status == "ok"
-    assert "decode 7 x" in check.detail
+def test_placement(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for cpus, plan in ((0.5, "decode 1 x (0.5 CPU"), (1.0, "decode 1 x (0.5 CPU"), (8.0, "decode 7 x (1 CPU")):
+        monkeypatch.setattr(cluster, "usable_cpus", lambda cpus=cpus: cpus)
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        (check,) = cluster.check_stages(Context(tmp_path))
+        assert check.status == "ok"
+        assert plan in check.detail
 
 
 def library_checks(folder: Path) -> dict[str, Check]:

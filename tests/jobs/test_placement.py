@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.errors import PlacementError
-from jobs.placement import Stage, check_placement, plan_stages
+from jobs.placement import Stage, check_nodes, check_placement, plan_stages
 from jobs.settings import WorkerOptions
 
 
@@ -55,14 +55,47 @@ def test_too_much_is_refused_by_name(options: WorkerOptions, words: list[str]) -
 
 
 @given(
-    cpus=st.integers(2, 256),
+    cpus=st.integers(1, 256),
     gpus=st.integers(0, 16),
-    decode_cpus=st.sampled_from([0.25, 0.5, 1.0]),
-    encode_cpus=st.sampled_from([0.25, 0.5, 1.0]),
+    decode_cpus=st.floats(0.1, 1.0),
+    encode_cpus=st.floats(0.1, 1.0),
+    decoders=st.integers(0, 8),
 )
-def test_what_is_chosen_automatically_fits(cpus: int, gpus: int, decode_cpus: float, encode_cpus: float) -> None:
-    gpus = min(gpus, cpus - 1)  # a GPU without a CPU to feed it is of no use
+def test_what_is_chosen_automatically_fits(
+    cpus: int, gpus: int, decode_cpus: float, encode_cpus: float, decoders: int
+) -> None:
     resources = {"CPU": float(cpus), "GPU": float(gpus)}
-    stages = plan_stages(WorkerOptions(decode_cpus=decode_cpus, encode_cpus=encode_cpus), resources)
-    check_placement(stages, resources)
-    assert all(stage.count >= 1 for stage in stages)
+    decoders = min(decoders, cpus)
+    options = WorkerOptions(decoders=decoders, decode_cpus=decode_cpus, encode_cpus=encode_cpus)
+    decode, encode = plan_stages(options, resources)
+    check_placement((decode, encode), resources)
+    check_nodes((decode, encode), [resources])
+    assert decode.count == decoders or not decoders
+    assert decode.count >= 1
+    assert 1 <= encode.count <= max(1, gpus)
+    assert 0 < decode.cpus <= decode_cpus
+    assert 0 < encode.cpus <= encode_cpus
+
+
+def test_one_cpu_is_shared_and_gpus_wait_for_cpus() -> None:
+    assert [(s.count, s.cpus) for s in plan_stages(WorkerOptions(), {"CPU": 1.0})] == [(1, 0.5), (1, 0.5)]
+    decode, encode = plan_stages(WorkerOptions(), {"CPU": 4.0, "GPU": 8.0})
+    assert (decode.count, decode.cpus, encode.count, encode.cpus, encode.gpus) == (1, 1.0, 3, 1.0, 1.0)
+    decode, encode = plan_stages(WorkerOptions(encoders=4), {"CPU": 4.0})
+    assert (decode.count, encode.count, encode.cpus) == (1, 4, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        (Stage("decode", 1, 5.0), ["CPU", "decode", "needs 5 CPUs", "2 nodes has 4"]),
+        (Stage("encode", 1, 1.0, 3.0), ["GPU", "encode", "needs 3 GPUs", "has 2"]),
+        (Stage("encode", 1, 3.0, 1.0), ["no single node", "3 CPUs and 1 GPUs together", "encode"]),
+    ],
+)
+def test_a_worker_must_fit_a_node(stage: Stage, words: list[str]) -> None:
+    nodes = [{"CPU": 4.0}, {"CPU": 2.0, "GPU": 2.0}]
+    check_nodes([Stage("decode", 5, 1.0), Stage("encode", 2, 1.0, 1.0)], nodes)
+    with pytest.raises(PlacementError) as refused:
+        check_nodes([stage], nodes)
+    assert [word for word in words if word not in str(refused.value)] == []
