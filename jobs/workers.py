@@ -96,14 +96,15 @@ class EncodeWorker:
             from encoders import load_encoder
 
             # Ray sets OMP_NUM_THREADS to the CPUs that an actor reserves; an encoder on the CPU may use more, since
-            # decoding leaves cores idle most of the time.
+            # decoding leaves cores idle most of the time. It cannot use more than its own node has, whatever the
+            # cluster has in all.
             self._encoder = load_encoder(
                 self._model,
                 device=options.device,
                 precision=options.precision,
                 batch_size=options.batch_size,
                 seed=options.seed,
-                threads=options.threads,
+                threads=min(options.threads, len(os.sched_getaffinity(0))),
             )
         return self._encoder.info
 
