@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from csat_fusion.errors import LongreelError
@@ -51,8 +52,13 @@ def start_ray(address: str | None, options: Any, log_folder: str | None = None) 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
+    from ray.job_config import JobConfig
 
+    # Ray puts the driver's working folder first on its workers' path: a folder in it that is called as one of our
+    # packages would be taken for ours. Jobs that come through Ray's client are spared that; otherwise they are alike.
+    job_config = JobConfig(_client_job=True, _py_driver_sys_path=_own_paths())
     arguments: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "longreel"}
+    arguments["job_config"] = job_config
     if address:
         arguments["address"] = address
     else:
@@ -64,6 +70,12 @@ def start_ray(address: str | None, options: Any, log_folder: str | None = None) 
         where = f"reach the Ray cluster at {address}" if address else "start Ray on this machine"
         raise EngineError(f"cannot {where}: {error}") from error
     return dict(ray.cluster_resources())
+
+
+def _own_paths() -> list[str]:
+    """The folder of our packages, when it is a checkout that the workers may not find by themselves."""
+    root = Path(__file__).resolve().parents[1]
+    return [] if root.name in ("site-packages", "dist-packages") else [str(root)]
 
 
 def stop_ray() -> None:

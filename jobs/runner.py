@@ -1,6 +1,6 @@
 """Runs a submit from its request to its summary, in this process or detached from it.
 
-``python -m jobs.runner`` is the detached form: it reads a request (JSON) from standard input and goes on by itself.
+:func:`main` is the detached form: it reads a request (JSON) from standard input and goes on by itself.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from jobs.settings import RunSettings, settings_from_dict
 from pipeline.catalog import Catalog, video_id_for
 from pipeline.errors import LibraryBusy
 from pipeline.ingest import ItemResult
+from pipeline.isolation import python_command
 from pipeline.sources import SourceItem
 from pipeline.sources.redact import redact
 from pipeline.store import Store
@@ -181,7 +182,7 @@ def _work(
 
     async def run(resources: dict[str, float]) -> JobSummary:
         reporter.note(f"loading {request.settings.model}")
-        async with Engine(request.settings, resources) as engine:
+        async with Engine(request.settings, resources, store.manifest.precision) as engine:
             info = engine.info
             store.bind(info)
             catalog.dimension = info.dimension
@@ -246,9 +247,11 @@ def run_detached(request: SubmitRequest) -> Path:
     store.jobs_folder.mkdir(exist_ok=True)
     log = store.jobs_folder / f"{request.job_id}.log"
     request = replace(request, store=store.path)
+    command, environment = python_command("jobs.runner:main()")
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.runner"],
+            command,
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
@@ -285,7 +288,3 @@ def main() -> int:
         return 2
     print(json.dumps(summary.to_dict(), ensure_ascii=False), flush=True)
     return summary.exit_code
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

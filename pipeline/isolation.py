@@ -1,6 +1,6 @@
 """Runs a generator in a child process that can be killed: native decoders crash and hang, and must cost one file only.
 
-The parent side is :class:`Isolated`. The child is a plain ``python -m pipeline.isolation``, started once and used for
+The parent side is :class:`Isolated`. The child is a plain Python that imports this module, started once and used for
 many calls; it never imports the parent's ``__main__``. Both talk over a socket pair: the parent sends a call, the child
 answers with items, beats and an end. The socket's buffer is the only queue, so a slow consumer makes the child wait and
 memory stays bounded; waiting for the consumer is never taken for a hang.
@@ -25,13 +25,14 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from pipeline.errors import DecoderCrashed, DecoderHung
 from pipeline.wire import receive, send
 
-__all__ = ["Isolated", "NativeNoise", "RemoteTraceback", "beat", "is_isolated", "native_noise"]
+__all__ = ["Isolated", "NativeNoise", "RemoteTraceback", "beat", "is_isolated", "native_noise", "python_command"]
 
 _BEAT_SECONDS = 0.5
 _START_SECONDS = 120.0  # for the interpreter and the imports of the target's module
@@ -122,6 +123,23 @@ _spawner_lock = threading.Lock()
 _spawner: ThreadPoolExecutor | None = None
 
 
+def python_command(call: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of a Python process that makes the call ``call`` ("module:function()") of ours.
+
+    It finds the very packages that this process runs. ``python -m`` would look into the working folder first, where
+    anything of the same name may lie.
+    """
+    module, _, expression = call.partition(":")
+    # "-c" puts an empty path first, unless PYTHONSAFEPATH is set: not to be popped blindly.
+    code = f"import sys; sys.path[:] = filter(None, sys.path); import {module}; "
+    root = str(Path(__file__).resolve().parents[1])
+    paths = [path for path in sys.path if path]
+    if root not in paths:  # imported from the working folder, or by a finder
+        paths.insert(0, root)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return [sys.executable, "-c", f"{code}sys.exit({module}.{expression})", *arguments], environment
+
+
 def _spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
     global _spawner
     with _spawner_lock:
@@ -138,11 +156,12 @@ class _Process:
         self._noise: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (closed in end)
         # Appending, so that cutting it back leaves no hole before the next line.
         fcntl.fcntl(self._noise, fcntl.F_SETFL, fcntl.fcntl(self._noise, fcntl.F_GETFL) | os.O_APPEND)
-        environment = dict(os.environ)
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        command, environment = python_command(
+            "pipeline.isolation:_child_main()", str(theirs.fileno()), str(os.getpid())
+        )
         with theirs:
             self.process = _spawn(
-                [sys.executable, "-m", "pipeline.isolation", str(theirs.fileno()), str(os.getpid())],
+                command,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._noise,
@@ -380,10 +399,11 @@ def _serve_call(child: _Child, target: str, args: tuple[Any, ...]) -> None:
         child.send("end")
 
 
-def _child_main(fd: int, parent: int) -> None:
+def _child_main() -> None:
     global _child
     import resource
 
+    fd, parent = int(sys.argv[1]), int(sys.argv[2])
     _die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
@@ -400,9 +420,3 @@ def _child_main(fd: int, parent: int) -> None:
                 _serve_call(_child, *value)
             except _ParentGone:
                 return
-
-
-if __name__ == "__main__":
-    from pipeline import isolation  # this file again, under the name by which sources import it
-
-    isolation._child_main(int(sys.argv[1]), int(sys.argv[2]))

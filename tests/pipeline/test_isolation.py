@@ -219,3 +219,20 @@ def test_the_child_dies_with_its_parent() -> None:
         return True
 
     assert wait_for(gone)
+
+
+@pytest.mark.parametrize("safe", ["", "1"])
+def test_packages_of_the_same_name_in_the_working_folder_are_not_taken_for_ours(tmp_path: Path, safe: str) -> None:
+    for name in ("pipeline", "csat_fusion"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')\n")
+    script = tmp_path / "elsewhere" / "script.py"  # a script's path begins with its own folder, not the working one
+    script.parent.mkdir()
+    script.write_text(
+        "from pipeline.isolation import Isolated\n"
+        "with Isolated() as child: print(list(child.stream('tests.pipeline.doubles:count', 3)))\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONSAFEPATH": safe}
+    told = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (told.stdout, told.stderr) == ("[0, 1, 2]\n", "")
