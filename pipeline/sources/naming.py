@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
 
-from pipeline.errors import NothingToDo, SourceNotFound, SourceUnreadable
+from pipeline.errors import InputError, NothingToDo, SourceNotFound, SourceUnreadable
 from pipeline.sources.manifest import SourceItem, absolute, read_manifest, source_name
 from pipeline.sources.probe import looks_like_video
 from pipeline.sources.redact import is_remote, redact
@@ -40,6 +41,7 @@ def find_sources(inputs: Iterable[str]) -> list[SourceItem]:
         SourceUnreadable: a folder that may not be read.
         ManifestError: a manifest's line that cannot be read.
         RemoteError: an ``s3://`` prefix that cannot be listed.
+        InputError: two addresses that differ in their credentials alone: both would be the same video.
     """
     found: dict[str, SourceItem] = {}
     asked = list(inputs)
@@ -52,7 +54,30 @@ def find_sources(inputs: Iterable[str]) -> list[SourceItem]:
             found.setdefault(item.uri, item)
         if count == 0:
             raise NothingToDo(f"{redact(text)}: names no video")
+    _refuse_twins(found)
     return list(found.values())
+
+
+def _refuse_twins(uris: Iterable[str]) -> None:
+    """Videos are known by their address without its secrets; two that are left alike would overwrite each other."""
+    known: dict[str, str] = {}
+    for uri in uris:
+        other = known.setdefault(redact(uri), uri)
+        if other != uri:
+            raise InputError(
+                f"{redact(uri)}: named twice, with different {_differences(uri, other)}; that is not part of a video's "
+                "identity, so the two would be one video. Name it once, or submit the two to different libraries"
+            )
+
+
+def _differences(uri: str, other: str) -> str:
+    """In what two addresses differ, in words without values."""
+    first, second = urlsplit(uri), urlsplit(other)
+    pairs = set(first.query.split("&")) ^ set(second.query.split("&"))
+    found = ["login"] if first.netloc != second.netloc else []
+    found += sorted({f"{pair.partition('=')[0]}=" for pair in pairs if pair})
+    found += ["fragment (#)"] if first.fragment != second.fragment else []
+    return ", ".join(found) or "spelling"
 
 
 def _expand(text: str) -> Iterator[SourceItem]:

@@ -17,13 +17,21 @@ remote_schemes = ("http", "https", "s3")
 # fmt: off
 _SECRET_NAMES = frozenset(
     (
-        "access_token", "accesskeyid", "apikey", "api_key", "auth", "authorization", "awsaccesskeyid", "code",
-        "credential", "credentials", "expires", "googleaccessid", "hdnea", "hdnts", "hmac", "id_token", "jwt",
-        "key", "key-pair-id", "key_pair_id", "pass", "passwd", "password", "policy", "pwd", "secret", "se",
-        "sig", "sign", "signature", "sip", "ske", "skoid", "sks", "skt", "sktid", "skv", "sp", "spr", "sr",
-        "st", "sv", "session", "sessionid", "token", "x-id",
+        "access_token", "accesskeyid", "apikey", "api_key", "auth", "authorization", "awsaccesskeyid",
+        "credential", "credentials", "googleaccessid", "hdnea", "hdnts", "hmac", "id_token", "jwt",
+        "key-pair-id", "key_pair_id", "pass", "passwd", "password", "pwd", "secret", "sessionid",
+        "sig", "sign", "signature", "token",
     )
 )
+# These belong to a signature where there is one (Azure, CloudFront, S3). Elsewhere they may say which video is meant,
+# as in ?key=a1: without them two videos would be one.
+_SIGNED_NAMES = frozenset(
+    (
+        "code", "expires", "key", "policy", "se", "session", "sip", "ske", "skoid", "sks", "skt", "sktid",
+        "skv", "sp", "spr", "sr", "st", "sv", "x-id",
+    )
+)
+_SIGNATURES = frozenset(("hmac", "sig", "sign"))
 # fmt: on
 _SECRET_PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-cos-", "x-ms-")
 _SECRET_PARTS = ("token", "secret", "passw", "signature", "credential", "apikey")
@@ -35,9 +43,19 @@ def is_remote(uri: str) -> bool:
     return uri.partition("://")[0].lower() in remote_schemes and "://" in uri
 
 
-def _is_secret(name: str) -> bool:
-    name = unquote(name).lower()
-    return name in _SECRET_NAMES or name.startswith(_SECRET_PREFIXES) or any(part in name for part in _SECRET_PARTS)
+def _query_parts(query: str) -> Iterator[tuple[str, bool]]:
+    """Each ``name=value`` of a query, and whether it is secret."""
+    pairs = [pair for pair in query.split("&") if pair]
+    names = [unquote(pair.partition("=")[0]).lower() for pair in pairs]
+    signed = any(name in _SIGNATURES or "signature" in name for name in names)
+    for pair, name in zip(pairs, names, strict=True):
+        yield (
+            pair,
+            name in _SECRET_NAMES
+            or name.startswith(_SECRET_PREFIXES)
+            or any(part in name for part in _SECRET_PARTS)
+            or (signed and name in _SIGNED_NAMES),
+        )
 
 
 def redact(uri: str) -> str:
@@ -51,7 +69,7 @@ def redact(uri: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     if parts.scheme.lower() == "s3":  # '?' and '#' are allowed in keys; s3fs takes them literally
         return uri if "@" not in parts.netloc else uri.replace(parts.netloc, host, 1)
-    kept = [pair for pair in parts.query.split("&") if pair and not _is_secret(pair.partition("=")[0])]
+    kept = [pair for pair, secret in _query_parts(parts.query) if not secret]
     return urlunsplit((parts.scheme, host, parts.path, "&".join(kept), ""))
 
 
@@ -69,9 +87,9 @@ def _secrets(uri: str) -> list[str]:
     parts = urlsplit(uri)
     user = parts.netloc.rpartition("@")[0]
     found = [piece for piece in (user, user.partition(":")[2]) if piece]
-    for pair in parts.query.split("&"):
-        name, _, value = pair.partition("=")
-        if len(value) >= 6 and _is_secret(name):
+    for pair, secret in _query_parts(parts.query):
+        value = pair.partition("=")[2]
+        if len(value) >= 6 and secret:
             found += [value, unquote(value), quote(unquote(value), safe="")]
     return sorted(set(found), key=len, reverse=True)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import (
+    InputError,
     ManifestError,
     NotAVideo,
     NothingToDo,
@@ -194,3 +195,13 @@ def test_a_fingerprint_follows_the_content(tmp_path: Path) -> None:
     assert fingerprint(str(path)) != first  # touched later: it may have changed in the middle
     with pytest.raises(SourceNotFound):
         fingerprint(str(tmp_path / "gone"))
+
+
+def test_addresses_that_differ_in_credentials_alone_are_refused_by_name() -> None:
+    alike = ["https://h/v.mp4?id=1&token=GEHEIM1", "https://user:GEHEIM2@h/v.mp4?id=1&token=GEHEIM3"]
+    with pytest.raises(InputError, match=r"^https://h/v\.mp4\?id=1: named twice, .* login, token=;") as caught:
+        find_sources(alike)
+    assert "GEHEIM" not in str(caught.value)
+    with pytest.raises(InputError, match="fragment"):
+        find_sources(["https://h/v.mp4#a", "https://h/v.mp4"])
+    assert len(find_sources(["https://h/v?key=a1", "https://h/v?key=b2", "https://h/v?key=a1"])) == 2
