@@ -32,7 +32,7 @@ from pipeline.errors import LibraryBusy
 from pipeline.ingest import ItemResult
 from pipeline.isolation import python_command
 from pipeline.sources import SourceItem
-from pipeline.sources.redact import redact
+from pipeline.sources.redact import redact, redact_word
 from pipeline.store import Store
 
 __all__ = ["SubmitRequest", "new_job_id", "open_or_create_store", "run_detached", "run_submit"]
@@ -268,7 +268,7 @@ def run_detached(request: SubmitRequest) -> Path:
 
 def shown_command(arguments: Sequence[str]) -> str:
     """The command line as it may be recorded."""
-    return shlex.join(["longreel", *(redact(word) for word in arguments)])
+    return shlex.join(["longreel", *(redact_word(word) for word in arguments)])
 
 
 def _now() -> datetime:

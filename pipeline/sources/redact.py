@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from pipeline.errors import SourceError
 
-__all__ = ["is_remote", "redact", "redact_text", "remote_schemes", "shown_as"]
+__all__ = ["is_remote", "redact", "redact_text", "redact_word", "remote_schemes", "shown_as"]
 
 remote_schemes = ("http", "https", "s3")
 
@@ -36,6 +36,10 @@ _SIGNATURES = frozenset(("hmac", "sig", "sign"))
 _SECRET_PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-cos-", "x-ms-")
 _SECRET_PARTS = ("token", "secret", "passw", "signature", "credential", "apikey")
 _URL_IN_TEXT = re.compile(r"\b(?:https?|s3|ftp|rtsps?|rtmps?)://[^\s'\"<>]+", re.IGNORECASE)
+
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
+_ADDRESS_TO_END = re.compile(f"{_SCHEME}.*", re.DOTALL)
+_ADDRESS_TO_NEXT = re.compile(f"{_SCHEME}(?:(?!{_SCHEME}).)*", re.DOTALL)
 
 
 def is_remote(uri: str) -> bool:
@@ -65,7 +69,10 @@ def redact(uri: str) -> str:
     """
     if "://" not in uri:
         return uri
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # brackets where none may be: no telling what is secret in it
+        return uri.partition("://")[0] + "://***"
     host = parts.netloc.rpartition("@")[2]
     if parts.scheme.lower() == "s3":  # '?' and '#' are allowed in keys; s3fs takes them literally
         return uri if "@" not in parts.netloc else uri.replace(parts.netloc, host, 1)
@@ -81,10 +88,23 @@ def redact_text(text: str, *uris: str) -> str:
     return _URL_IN_TEXT.sub(lambda match: redact(match.group()), text)
 
 
+def redact_word(word: str) -> str:
+    """A word of a command line, such as ``--set key=https://...``, with every address in it redacted.
+
+    Unlike in running text, an address here may hold blanks and quotes: it goes on to the word's end. One that stands
+    after another (a list, or a parameter of the first) is redacted by itself as well.
+    """
+    whole = _ADDRESS_TO_END.sub(lambda match: redact(match.group()), word, count=1)
+    return _ADDRESS_TO_NEXT.sub(lambda match: redact(match.group()), whole)
+
+
 def _secrets(uri: str) -> list[str]:
     if "://" not in uri:
         return []
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return [uri.partition("://")[2]]
     user = parts.netloc.rpartition("@")[0]
     found = [piece for piece in (user, user.partition(":")[2]) if piece]
     for pair, secret in _query_parts(parts.query):

@@ -47,6 +47,23 @@ def test_recorded_commands_hold_no_credentials() -> None:
     assert "'a b'" in shown
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "x=https://user:geheim@host/v.mp4?sig=geheim&camera=1",
+        "--opt=https://host/a b.mp4?token=geheim&camera=1",
+        "x=[https://u:geheim@host/a?camera=1,s3://k:geheim@bucket/b]",
+        "https://host/proxy?camera=1&url=https://u:geheim@other/v&token=geheim",
+        "db=postgresql://u:geheim@host/camera=1",
+        "x=http://[geheim camera=1",
+    ],
+)
+def test_recorded_commands_hold_no_credentials_inside_a_word(word: str) -> None:
+    shown = shown_command(["submit", "--set", word])
+    assert "geheim" not in shown
+    assert "camera=1" in shown or "://***" in shown
+
+
 def test_job_ids_differ() -> None:
     ids = {new_job_id() for _ in range(20)}
     assert len(ids) > 18
