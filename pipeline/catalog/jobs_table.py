@@ -89,21 +89,17 @@ class JobCatalog(CatalogPart):
     def mark_interrupted_jobs(self, *, alone: bool = False) -> list[str]:
         """Call the jobs interrupted whose process, on this machine, is no more; returns their ids.
 
+        Writes only when there are such jobs: whoever only looks waits for no writer and needs no right to write.
+
         Args:
             alone: the caller holds the library's writer lock, so no other job runs, whatever process has got the number
                 of its process by now, and whatever machine it ran on.
         """
-        host = socket.gethostname()
+        with self._read() as connection:
+            if not _dead_jobs(connection, alone):
+                return []
         with self._write() as connection:
-            rows = connection.execute(
-                select(jobs.c.id, jobs.c.pid, jobs.c.host, jobs.c.state).where(jobs.c.state.in_(("queued", "running")))
-            ).all()
-            dead = [
-                row.id
-                for row in rows
-                if (alone and row.state == "running")
-                or (row.host == host and row.pid is not None and not _is_alive(row.pid))
-            ]
+            dead = _dead_jobs(connection, alone)
             for job_id in dead:
                 connection.execute(
                     update(jobs).where(jobs.c.id == job_id).values(state="interrupted", ended_at=utc_now())
@@ -182,6 +178,18 @@ class JobCatalog(CatalogPart):
             ErrorRecord(row.job_id, row.video_id, row.uri, row.type, row.message, row.at_seconds, row.happened_at)
             for row in rows
         ]
+
+
+def _dead_jobs(connection: Connection, alone: bool) -> list[str]:
+    host = socket.gethostname()
+    rows = connection.execute(
+        select(jobs.c.id, jobs.c.pid, jobs.c.host, jobs.c.state).where(jobs.c.state.in_(("queued", "running")))
+    ).all()
+    return [
+        row.id
+        for row in rows
+        if (alone and row.state == "running") or (row.host == host and row.pid is not None and not _is_alive(row.pid))
+    ]
 
 
 def _check_fields(what: str, values: dict[str, Any], allowed: tuple[str, ...], states: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from datetime import datetime, timezone
+from typing import NoReturn
 
 import pytest
 
@@ -100,6 +101,19 @@ def test_jobs_of_dead_processes_are_interrupted(catalog: Catalog) -> None:
     # With the writer lock in hand no other job can be running, whatever its process number says.
     assert sorted(catalog.mark_interrupted_jobs(alone=True)) == ["alive", "elsewhere"]
     assert catalog.job("queued").state == "queued"
+
+
+def test_looking_for_dead_jobs_waits_for_no_writer(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog.create_job("alive", {}, "c")
+    catalog.update_job("alive", state="running", pid=os.getpid(), host=socket.gethostname())
+
+    def refuse() -> NoReturn:
+        raise AssertionError("nothing is to be written")
+
+    monkeypatch.setattr(catalog, "_write", refuse)
+    assert catalog.mark_interrupted_jobs() == []
+    with pytest.raises(AssertionError, match="nothing is to be written"):
+        catalog.mark_interrupted_jobs(alone=True)
 
 
 def test_a_job_that_died_before_it_began_is_interrupted(catalog: Catalog) -> None:
