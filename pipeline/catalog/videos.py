@@ -119,7 +119,8 @@ class VideoCatalog(CatalogPart):
     ) -> list[PartRecord]:
         """Say which parts this version of a video (this content, this recipe) consists of.
 
-        Planning the same again keeps what is done. Another version takes nothing away yet: the old content stays
+        Planning the same again keeps what is done. Name, tags and start time of a known video change as
+        :meth:`describe_video` says. Another version takes nothing away yet: the old content stays
         searchable until the first part of the new one is committed.
 
         Returns:
@@ -139,8 +140,7 @@ class VideoCatalog(CatalogPart):
         with self._write() as connection:
             values: dict[str, Any] = {
                 "uri": uri,
-                "name": name,
-                "start_time": start_time,
+                **_described(name, start_time),
                 "fingerprint": fingerprint,
                 "recipe_key": recipe_key,
                 "media": media_to_json(info),
@@ -158,6 +158,31 @@ class VideoCatalog(CatalogPart):
                     .values(state="pending", error_type=None, error_message=None)
                 )
             return [part_record(row) for row in rows]
+
+    def describe_video(
+        self, video_id: str, name: str, tags: Sequence[str] = (), start_time: datetime | None = None
+    ) -> VideoRecord:
+        """Take over what a person says of a known video, without touching its content.
+
+        Tags are added to those that it has: naming none, or others, takes none away. A start time replaces the one it
+        has, none keeps it. So does a name, unless it is the file's own, which is what a source is called that nobody
+        gave a name. Nothing is written when nothing differs.
+
+        Raises:
+            UnknownVideo: no such video.
+            InputError: a start time without a time zone.
+        """
+        if start_time is not None and start_time.tzinfo is None:
+            raise InputError(f"{name}: start time {start_time.isoformat()} has no time zone")
+        with self._read() as connection:
+            record = _must(connection, video_id)
+        wanted = _known_values(record.uri, _described(name, start_time))
+        if all(getattr(record, key) == value for key, value in wanted.items()) and set(tags) <= set(record.tags):
+            return record
+        with self._write() as connection:
+            _must(connection, video_id)
+            _upsert(connection, video_id, {"uri": record.uri, **wanted}, tags)
+            return _must(connection, video_id)
 
     def finish_video(self, video_id: str) -> VideoRecord:
         """Sum up the parts: done when all are, failed when one failed, pending while some are neither.
@@ -221,6 +246,17 @@ class VideoCatalog(CatalogPart):
             return record
 
 
+def _described(name: str, start_time: datetime | None) -> dict[str, Any]:
+    return {"name": name} if start_time is None else {"name": name, "start_time": start_time}
+
+
+def _known_values(uri: str, values: dict[str, Any]) -> dict[str, Any]:
+    """What of ``values`` changes a video that is known: all but the name that every file has."""
+    from pipeline.sources.manifest import source_name
+
+    return {key: value for key, value in values.items() if key != "name" or value != source_name(uri)}
+
+
 def _upsert(connection: Connection, video_id: str, values: dict[str, Any], tags: Sequence[str]) -> None:
     now = utc_now()
     known = connection.execute(select(videos.c.id).where(videos.c.id == video_id)).scalar()
@@ -232,11 +268,12 @@ def _upsert(connection: Connection, video_id: str, values: dict[str, Any], tags:
             insert(videos).values(**{"id": video_id, "state": "pending", "added_at": now, "updated_at": now, **values})
         )
     else:
-        connection.execute(update(videos).where(videos.c.id == video_id).values(**values, updated_at=now))
-    if known is None or tags:
-        connection.execute(delete(video_tags).where(video_tags.c.video_id == video_id))
-        if tags:
-            connection.execute(insert(video_tags), [{"video_id": video_id, "tag": tag} for tag in sorted(set(tags))])
+        changed = _known_values(values["uri"], values)
+        connection.execute(update(videos).where(videos.c.id == video_id).values(**changed, updated_at=now))
+    there = connection.execute(select(video_tags.c.tag).where(video_tags.c.video_id == video_id)).scalars().all()
+    new = sorted(set(tags) - set(there))
+    if new:
+        connection.execute(insert(video_tags), [{"video_id": video_id, "tag": tag} for tag in new])
 
 
 def _replan(

@@ -45,6 +45,29 @@ def test_a_video_from_plan_to_done(catalog: Catalog) -> None:
     assert catalog.parts(video)[0].covered == Span(0, 10)
 
 
+def test_what_is_said_of_a_video_that_is_done(catalog: Catalog) -> None:
+    video = add(catalog, "/videos/a.mp4", tags=("x",))
+    before, content = catalog.video(video), [row for row in catalog.dump() if not row[0].startswith("video")]
+    assert catalog.describe_video(video, "a.mp4", ("x",)) == before, "nothing differs, nothing is written"
+    when = datetime(2026, 1, 2, tzinfo=timezone.utc)
+    record = catalog.describe_video(video, "Gate", ("y", "x"), when)
+    assert (record.name, record.tags, record.start_time, record.state) == ("Gate", ("x", "y"), when, "done")
+    assert record.updated_at > before.updated_at
+    again = catalog.describe_video(video, "a.mp4")
+    assert again == record, "the file's own name, no tags and no start time take nothing away"
+    assert [row for row in catalog.dump() if not row[0].startswith("video")] == content
+    # Planning it anew keeps to the same rules.
+    catalog.plan_video(
+        video, "/videos/a.mp4", "a.mp4", ["z"], None, "f2", "r", media_info("/videos/a.mp4"), [Span(0, 1)]
+    )
+    record = catalog.video(video)
+    assert (record.name, record.tags, record.start_time) == ("Gate", ("x", "y", "z"), when)
+    with pytest.raises(UnknownVideo):
+        catalog.describe_video("none", "a.mp4")
+    with pytest.raises(InputError, match="time zone"):
+        catalog.describe_video(video, "a.mp4", (), datetime(2026, 1, 1))
+
+
 def test_what_was_committed_comes_back_exactly(catalog: Catalog) -> None:
     video, (part, _) = plan(catalog)
     result = part_result(part.span)
