@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from csat_fusion.errors import LongreelError
+from encoders.errors import EncoderOptionError
 from jobs.errors import EngineError, PlacementError, UnexpectedError, WorkerLost
 from jobs.placement import Stage, check_nodes, check_placement, plan_stages
 from jobs.settings import RunSettings
@@ -37,6 +38,8 @@ __all__ = ["Engine", "start_ray", "stop_ray"]
 
 _BLOCKS_AHEAD = 4  # blocks that a decoder may be ahead of its encoder: the bound on memory for each part
 _PLACE_SECONDS = 120.0
+_BACK_SECONDS = 60.0  # for a worker whose process died to answer again
+_SAME_SECONDS = 5.0  # for a kill to arrive; and a worker that came back elsewhere may have its old number
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -114,19 +117,26 @@ def _own_sigterm() -> Any:
 class Engine:
     """The workers of one job. An async context manager; leaving it ends them.
 
+    Args:
+        library_precision: of the library's vectors, if it has any: taken, without measuring, where the settings leave
+            the precision open and the device can compute in it.
+
     Raises (on entering):
         PlacementError: the cluster has not what the stages ask for.
         EncoderError: the model cannot be loaded.
     """
 
-    def __init__(self, settings: RunSettings, resources: dict[str, float]) -> None:
+    def __init__(self, settings: RunSettings, resources: dict[str, float], library_precision: str = "") -> None:
         self._settings = settings
+        self._library_precision = library_precision if settings.encoder.precision == "auto" else ""
         self._decode_stage, self._encode_stage = plan_stages(settings.workers, resources)
         check_placement((self._decode_stage, self._encode_stage), resources)
         self._decoders: list[Any] = []
         self._encoders: list[Any] = []
         self._free: asyncio.Queue[Any] = asyncio.Queue()
         self._load: dict[Any, int] = {}
+        self._pids: dict[Any, int] = {}
+        self._returning: dict[Any, asyncio.Task[bool]] = {}
         # On the CPU the encoders share the cores of their nodes; each more thread than a core would cost both.
         threads = settings.encoder.threads or max(1, int(resources.get("CPU", 1) / self._encode_stage.count))
         self._encoder_options = replace(settings.encoder, threads=threads)
@@ -157,7 +167,7 @@ class Engine:
             self._load = dict.fromkeys(self._encoders, 0)
             await self._placed()
             first, *others = self._encoders
-            self.info = await _answer(first.load.remote(self._encoder_options))
+            self.info = await self._load_first(first)
             # What the first one measured holds for all, also for one that comes back: same precision, same batches.
             self._encoder_options = replace(
                 self._encoder_options, precision=self.info.precision, batch_size=self.info.batch_size
@@ -168,12 +178,28 @@ class Engine:
             raise
         return self
 
+    async def _load_first(self, encoder: Any) -> EncoderInfo:
+        info: EncoderInfo
+        refused = ""
+        if self._library_precision:
+            options = replace(self._encoder_options, precision=self._library_precision)
+            try:
+                info = await _answer(encoder.load.remote(options))
+            except EncoderOptionError as error:
+                refused = f"; not the library's {self._library_precision}: {error}"
+            else:
+                return replace(info, precision_reason="as in this library")
+        info = await _answer(encoder.load.remote(self._encoder_options))
+        return replace(info, precision_reason=info.precision_reason + refused)
+
     async def __aexit__(self, *exc: object) -> None:
         self._kill()
 
     def _kill(self) -> None:
         import ray
 
+        for task in self._returning.values():
+            task.cancel()
         for worker in [*self._decoders, *self._encoders]:
             with contextlib.suppress(Exception):  # the cluster may be gone already
                 ray.kill(worker, no_restart=True)
@@ -181,9 +207,11 @@ class Engine:
     async def _placed(self) -> None:
         import ray
 
-        waiting = [worker.pid.remote() for worker in [*self._encoders, *self._decoders]]
+        workers = [*self._encoders, *self._decoders]
+        waiting = [worker.pid.remote() for worker in workers]
         try:
-            await asyncio.wait_for(asyncio.gather(*(_answer(ref) for ref in waiting)), _PLACE_SECONDS)
+            pids = await asyncio.wait_for(asyncio.gather(*(_answer(ref) for ref in waiting)), _PLACE_SECONDS)
+            self._pids = dict(zip(workers, pids, strict=True))
         except asyncio.TimeoutError:
             asked = ", ".join(f"{s.name} {s.count} x {s.ray_options()}" for s in self.stages)
             free = await asyncio.to_thread(ray.available_resources)
@@ -200,17 +228,17 @@ class Engine:
             "encode": [await _answer(w.pid.remote()) for w in self._encoders],
         }
 
-    async def inspect(self, source: str, uri: str) -> tuple[MediaInfo, str]:
-        """Facts and fingerprint of a source, found by any decode worker.
+    async def inspect(self, source: str, uri: str, known: str | None) -> tuple[MediaInfo | None, str]:
+        """Facts and fingerprint of a source, found by any decode worker; no facts when the fingerprint is ``known``.
 
         Raises:
             SourceError: when it cannot be used.
             WorkerLost: when workers died on it again and again.
         """
 
-        async def once() -> tuple[MediaInfo, str]:
+        async def once() -> tuple[MediaInfo | None, str]:
             async with self._decoder() as decoder:
-                facts: tuple[MediaInfo, str] = await _answer(decoder.inspect.remote(source, uri))
+                facts: tuple[MediaInfo | None, str] = await _answer(decoder.inspect.remote(source, uri, known))
                 return facts
 
         return await self._tried(once, uri)
@@ -242,9 +270,10 @@ class Engine:
         raise WorkerLost(f"{uri}: a worker process died {attempts} times on it ({last})") from last
 
     async def _attempt(self, key: str, task: WatchTask, on_progress: Callable[[Taken], None]) -> PartResult:
-        encoder = min(self._encoders, key=lambda worker: self._load[worker])
+        encoder = min(self._encoders, key=lambda worker: (worker in self._returning, self._load[worker]))
         self._load[encoder] += 1
         try:
+            await self._is_back(encoder)
             pending: deque[Any] = deque()
             async with self._decoder() as decoder:
                 blocks = decoder.watch.options(
@@ -266,8 +295,10 @@ class Engine:
             if result is None:
                 raise _LostWorker("the stream of blocks ended without its summary")
             return result
-        except BaseException:
+        except BaseException as error:
             encoder.drop.remote(key)
+            if isinstance(error, _LostWorker):  # perhaps it was this one: then no call would reach it now
+                self._expect(encoder)
             raise
         finally:
             self._load[encoder] -= 1
@@ -279,15 +310,44 @@ class Engine:
 
         decoder = await self._free.get()
         try:
+            await self._is_back(decoder)
             yield decoder
         except BaseException as error:
             # A source's error ends the stream of blocks; with any other one the decoder may still be at work.
             if not isinstance(error, SourceError):
                 with contextlib.suppress(Exception):  # it may be dead already
                     ray.kill(decoder, no_restart=False)
+                self._expect(decoder, anew=True)
             raise
         finally:
             self._free.put_nowait(decoder)
+
+    def _expect(self, worker: Any, *, anew: bool = False) -> None:
+        """Nobody uses ``worker`` until it has answered; ``anew``: its process is another one by then."""
+        if worker not in self._returning:
+            self._returning[worker] = asyncio.create_task(self._comes_back(worker, anew))
+
+    async def _is_back(self, worker: Any) -> None:
+        task = self._returning.get(worker)
+        if task is not None and not await asyncio.shield(task):
+            raise _LostWorker(f"its process died and did not come back within {_BACK_SECONDS:.0f} s")
+
+    async def _comes_back(self, worker: Any, anew: bool) -> bool:
+        """Ask until ``worker`` answers: calls to an actor that is being restarted fail at once, they do not wait."""
+        clock = asyncio.get_running_loop().time
+        began, pause = clock(), 0.05
+        try:
+            while (left := began + _BACK_SECONDS - clock()) > 0:
+                with contextlib.suppress(_LostWorker, asyncio.TimeoutError):
+                    pid: int = await asyncio.wait_for(_answer(worker.pid.remote()), left)
+                    if not anew or pid != self._pids.get(worker) or clock() - began > _SAME_SECONDS:
+                        self._pids[worker] = pid
+                        return True
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 2.0)
+            return False
+        finally:
+            del self._returning[worker]
 
 
 class _LostWorker(Exception):

@@ -111,7 +111,8 @@ def check_nodes(stages: Sequence[Stage], nodes: Sequence[Mapping[str, float]]) -
             if ask(stage) > most + 1e-9:
                 raise PlacementError(
                     f"not enough {resource} on any one node: a worker of {stage.name} needs {ask(stage):g} {unit}, "
-                    f"the largest of {len(nodes)} nodes has {most:g}; ask for less with --set workers.*, or add a larger one"
+                    f"the largest of {len(nodes)} nodes has {most:g}; ask for less with --set workers.*, or "
+                    "add a larger one"
                 )
         if not any(all(ask(stage) <= node.get(name, 0.0) + 1e-9 for name, _, ask in _ASKED) for node in nodes):
             asked = " and ".join(f"{ask(stage):g} {unit}" for _, unit, ask in _ASKED if ask(stage))
