@@ -66,7 +66,7 @@ async def inspect(worker: Worker) -> Any:
     engine._decoders = [worker]
     engine._pids = {worker: 1}
     engine._free.put_nowait(worker)
-    return await asyncio.wait_for(engine.inspect("a.mp4", "a.mp4"), 60)
+    return await asyncio.wait_for(engine.inspect("a.mp4", "a.mp4", None), 60)
 
 
 def test_a_worker_that_restarts_is_waited_for_and_costs_one_attempt() -> None:
