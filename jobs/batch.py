@@ -38,7 +38,8 @@ def skip_done(
 ) -> tuple[list[SourceItem], list[ItemResult]]:
     """Split into what there is to do and what is done and unchanged.
 
-    Remote sources are asked for their fingerprint where they are worked on, not here.
+    Remote sources are asked for their fingerprint where they are worked on, not here. Name, tags and start time of what
+    is done are taken over, as :meth:`pipeline.catalog.Catalog.describe_video` says.
     """
     from pipeline.sources.fingerprint import fingerprint
     from pipeline.sources.redact import is_remote
@@ -51,6 +52,7 @@ def skip_done(
             with contextlib.suppress(LongreelError):  # whatever is wrong with it now is found, and said, by the job
                 current = fingerprint(item.uri)
         if record is not None and current is not None and record.is_done(current, recipe_key):
+            catalog.describe_video(record.id, item.name, item.tags, item.start_time)
             skipped.append(item_from_record(record, "skipped"))
         else:
             todo.append(item)
@@ -140,9 +142,12 @@ class BatchJob:
         return result
 
     async def _ingest(self, item: SourceItem, uri: str, video_id: str) -> ItemResult:
-        info, fingerprint = await self._engine.inspect(item.uri, uri)
         known = self._catalog.find_video(video_id)
-        if known is not None and known.is_done(fingerprint, self._recipe_key):
+        done = known.done_fingerprint(self._recipe_key) if known is not None else None
+        info, fingerprint = await self._engine.inspect(item.uri, uri, done)
+        if info is None:
+            assert known is not None
+            self._catalog.describe_video(video_id, item.name, item.tags, item.start_time)
             return item_from_record(known, "skipped")
         parts = self._catalog.plan_video(
             video_id,

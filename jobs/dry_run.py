@@ -15,7 +15,7 @@ from csat_fusion.errors import LongreelError
 from jobs.cli.common import console
 from jobs.runner import SubmitRequest
 from pipeline.catalog import Catalog, video_id_for
-from pipeline.ingest import part_spans, watch_task
+from pipeline.ingest import inspect_in, part_spans, watch_task
 from pipeline.media import Block, MediaInfo, Span
 from pipeline.sources import SourceItem
 from pipeline.sources.redact import redact
@@ -101,36 +101,31 @@ def print_estimate(request: SubmitRequest, as_json: bool) -> int:
 def _inspect(request: SubmitRequest, item: SourceItem, child: Isolated) -> _Found:
     uri = redact(item.uri)
     ingest = request.settings.ingest
-    decode = ingest.decode
+    done, media = _what_is_done(request, uri)
     try:
-        info: MediaInfo
-        ((info, fingerprint),) = child.stream(
-            "pipeline.ingest:inspect_source",
-            item.uri,
-            uri,
-            decode.cache_folder(),
-            decode.cache_bytes,
-            stall_seconds=decode.stall_seconds,
-            label=uri,
-        )
+        info, _ = inspect_in(child, item.uri, uri, ingest.decode, done)
     except LongreelError as error:
         return _Found(uri, item.name, "failed", error={"type": type(error).__name__, "message": str(error)})
-    parts = len(part_spans(info.duration_seconds, ingest.part_seconds))
-    state = "skipped" if _is_done(request, uri, fingerprint) else "todo"
-    return _Found(uri, item.name, state, info.duration_seconds, info.size_bytes, parts)
+    state = "skipped" if info is None else "todo"
+    facts = info or media
+    assert facts is not None
+    parts = len(part_spans(facts.duration_seconds, ingest.part_seconds))
+    return _Found(uri, item.name, state, facts.duration_seconds, facts.size_bytes, parts)
 
 
-def _is_done(request: SubmitRequest, uri: str, fingerprint: str) -> bool:
+def _what_is_done(request: SubmitRequest, uri: str) -> tuple[str | None, MediaInfo | None]:
+    """Fingerprint and facts of the content that is all there, made as this request asks; None when it is not."""
     if not Store.exists(request.store):
-        return False
+        return None, None
     store = Store.open(request.store)
     store.check_name(request.settings.model)
     if not store.is_bound or not store.catalog_path.exists():
-        return False
+        return None, None
     with Catalog(store.catalog_path, create=False) as catalog:
         record = catalog.find_video(video_id_for(uri))
-    key = request.settings.ingest.recipe_key(store.manifest.fingerprint)
-    return record is not None and record.is_done(fingerprint, key)
+    if record is None or record.media is None:
+        return None, None
+    return record.done_fingerprint(request.settings.ingest.recipe_key(store.manifest.fingerprint)), record.media
 
 
 def _measure(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.settings import EncoderOptions
 from pipeline.digest import Digest, DigestOptions
-from pipeline.ingest import DecodeOptions
+from pipeline.ingest import DecodeOptions, inspect_in
 from pipeline.media import Block, MediaInfo, PartResult, WatchSummary
 
 if TYPE_CHECKING:
@@ -50,25 +50,13 @@ class DecodeWorker:
         """This worker's process, for those who test what happens when it dies."""
         return os.getpid()
 
-    def inspect(self, source: str, uri: str) -> tuple[MediaInfo, str]:
-        """Facts and fingerprint of one source.
+    def inspect(self, source: str, uri: str, known: str | None) -> tuple[MediaInfo | None, str]:
+        """Facts and fingerprint of one source; no facts when the fingerprint is the ``known`` one.
 
         Raises:
             SourceError: when it cannot be used.
         """
-        options = self._options
-        answers = self._child.stream(
-            "pipeline.ingest:inspect_source",
-            source,
-            uri,
-            options.cache_folder(),
-            options.cache_bytes,
-            stall_seconds=options.stall_seconds,
-            label=uri,
-        )
-        facts: tuple[MediaInfo, str]
-        (facts,) = answers
-        return facts
+        return inspect_in(self._child, source, uri, self._options, known)
 
     def watch(self, task: WatchTask) -> Iterator[Block | WatchSummary]:
         """Stream one part; see :func:`pipeline.watch.watch`."""

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 from csat_fusion.errors import LongreelError
 from pipeline.catalog import Catalog, video_id_for
 from pipeline.errors import LibraryError
-from pipeline.ingest import IngestOptions, ItemResult, ingest_part, item_from_record, part_spans, watch_task
+from pipeline.ingest import (
+    IngestOptions,
+    ItemResult,
+    ingest_part,
+    inspect_in,
+    item_from_record,
+    part_spans,
+    watch_task,
+)
 from pipeline.isolation import Isolated
 from pipeline.sources import SourceItem
 from pipeline.sources.redact import redact
@@ -53,20 +61,14 @@ def add_one(
 def _add(
     catalog: Catalog, encoder: Encoder, item: SourceItem, uri: str, options: IngestOptions, child: Isolated
 ) -> ItemResult:
-    decode = options.decode
-    ((info, fingerprint),) = child.stream(
-        "pipeline.ingest:inspect_source",
-        item.uri,
-        uri,
-        decode.cache_folder(),
-        decode.cache_bytes,
-        stall_seconds=decode.stall_seconds,
-        label=uri,
-    )
     video_id = video_id_for(uri)
     recipe_key = options.recipe_key(encoder.info.fingerprint)
     known = catalog.find_video(video_id)
-    if known is not None and known.is_done(fingerprint, recipe_key):
+    done = known.done_fingerprint(recipe_key) if known is not None else None
+    info, fingerprint = inspect_in(child, item.uri, uri, options.decode, done)
+    if info is None:
+        assert known is not None
+        catalog.describe_video(video_id, item.name, item.tags, item.start_time)
         return item_from_record(known, "skipped")
     spans = part_spans(info.duration_seconds, options.part_seconds)
     parts = catalog.plan_video(

@@ -40,6 +40,7 @@ __all__ = [
     "IngestOptions",
     "ItemResult",
     "ingest_part",
+    "inspect_in",
     "inspect_source",
     "item_from_record",
     "part_spans",
@@ -145,8 +146,13 @@ def item_from_record(record: VideoRecord, state: str) -> ItemResult:
     )
 
 
-def inspect_source(source: str, uri: str, cache_dir: str, cache_bytes: int) -> Iterator[tuple[MediaInfo, str]]:
-    """Probe one source; runs where it can be killed. Gives one pair: the facts, and the content's fingerprint."""
+def inspect_source(
+    source: str, uri: str, cache_dir: str, cache_bytes: int, known: str | None
+) -> Iterator[tuple[MediaInfo | None, str]]:
+    """Probe one source; runs where it can be killed. Gives one pair: the facts, and the content's fingerprint.
+
+    With the fingerprint ``known`` it is not opened, and if remote not downloaded, and the facts are None.
+    """
     # From their own modules: the package's names `probe` and `fingerprint` are also those of its modules.
     from pipeline.sources.fingerprint import fingerprint
     from pipeline.sources.probe import probe
@@ -154,8 +160,34 @@ def inspect_source(source: str, uri: str, cache_dir: str, cache_bytes: int) -> I
     from pipeline.sources.remote import localize
 
     beat()
+    # First the fingerprint, then the content: what changes in between is seen as changed the next time.
+    current = fingerprint(source)
+    if current == known:
+        yield None, current
+        return
     with localize(source, Path(cache_dir), cache_bytes, progress=lambda *_: beat()) as path, shown_as(str(path), uri):
-        yield replace(probe(str(path)), uri=uri), fingerprint(source)
+        yield replace(probe(str(path)), uri=uri), current
+
+
+def inspect_in(
+    child: Isolated, source: str, uri: str, decode: DecodeOptions, known: str | None
+) -> tuple[MediaInfo | None, str]:
+    """:func:`inspect_source`, in ``child``.
+
+    Raises:
+        SourceError: when it cannot be used.
+    """
+    ((info, fingerprint),) = child.stream(
+        "pipeline.ingest:inspect_source",
+        source,
+        uri,
+        decode.cache_folder(),
+        decode.cache_bytes,
+        known,
+        stall_seconds=decode.stall_seconds,
+        label=uri,
+    )
+    return info, fingerprint
 
 
 def part_spans(duration_seconds: float | None, part_seconds: float) -> list[Span]:

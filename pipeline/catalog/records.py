@@ -68,6 +68,10 @@ class VideoRecord:
     segments: int
     vectors: int
 
+    def done_fingerprint(self, recipe_key: str) -> str | None:
+        """The fingerprint of the content that is all there, made with this very recipe; None when it is not."""
+        return self.fingerprint if self.state == "done" and self.recipe_key == recipe_key else None
+
     def is_done(self, fingerprint: str, recipe_key: str) -> bool:
         """Whether this very content, made with this very recipe, is all there."""
         return self.state == "done" and self.fingerprint == fingerprint and self.recipe_key == recipe_key

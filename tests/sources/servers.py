@@ -86,12 +86,12 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         self.send_response(200)
         self.send_header("Content-Type", "video/mp4")
-        if kind != "unsized":
+        if kind not in ("unsized", "bare"):
             self.send_header("Content-Length", str(len(content)))
         else:
             self.send_header("Connection", "close")
             self.close_connection = True
-        if kind != "nofacts":
+        if kind not in ("nofacts", "bare"):
             self.send_header("ETag", owner.etag)
         self.end_headers()
         if not body:

@@ -1,0 +1,50 @@
+"""Sources become videos: what is unchanged is not fetched again, and what goes wrong costs one source."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.ingest import DecodeOptions, IngestOptions
+from pipeline.library import Library
+from tests.drawing import draw_video
+from tests.pipeline.fakes import ToneEncoder
+from tests.sources.servers import MediaServer
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Iterator[Library]:
+    with Library.open(tmp_path / "library", encoder=ToneEncoder()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[MediaServer]:
+    with MediaServer(draw_video(tmp_path / "v.mp4", frames=75).read_bytes()) as running:
+        yield running
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def options(cache: Path, decoder: str = "auto") -> IngestOptions:
+    return IngestOptions(part_seconds=1, decode=DecodeOptions(cache_dir=str(cache), decoder=decoder))
+
+
+def test_an_unchanged_address_is_not_downloaded_again(library: Library, server: MediaServer, cache: Path) -> None:
+    uri = server.url("/ok/v.mp4")
+    (first,) = library.add(uri, options=options(cache))
+    assert (first.state, server.hits["/ok/v.mp4"]) == ("done", 1)
+    shutil.rmtree(cache)
+    (again,) = library.add(uri, options=options(cache))
+    assert (again.state, again.vectors) == ("skipped", first.vectors)
+    assert server.hits["/ok/v.mp4"] == 1
+    assert not cache.exists()
+    server.content, server.etag = server.content + b"\0", '"2"'
+    (changed,) = library.add(uri, options=options(cache))
+    assert (changed.state, server.hits["/ok/v.mp4"]) == ("done", 2)
