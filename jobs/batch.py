@@ -163,7 +163,9 @@ class BatchJob:
         self._reporter.video_started(uri, item.name, info.duration_seconds)
         progress = _Progress(self._reporter, uri, parts)
         waiting = [
-            asyncio.create_task(self._part(item.uri, uri, part, progress)) for part in parts if part.state != "done"
+            asyncio.create_task(self._part(item.uri, uri, fingerprint, part, progress))
+            for part in parts
+            if part.state != "done"
         ]
         try:
             await asyncio.gather(*waiting)
@@ -173,8 +175,8 @@ class BatchJob:
             await asyncio.gather(*waiting, return_exceptions=True)
         return item_from_record(self._catalog.finish_video(video_id), "done")
 
-    async def _part(self, source: str, uri: str, part: PartRecord, progress: _Progress) -> None:
-        task = watch_task(source, uri, part.span, self._engine.info, self._settings.ingest)
+    async def _part(self, source: str, uri: str, fingerprint: str, part: PartRecord, progress: _Progress) -> None:
+        task = watch_task(source, uri, fingerprint, part.span, self._engine.info, self._settings.ingest)
         try:
             result = await self._engine.run_part(part.id, task, lambda taken: progress.update(part, taken))
         except LongreelError as error:

@@ -42,6 +42,11 @@ class _Found:
     size_bytes: int | None = None
     parts: int = 0
     error: dict[str, str] | None = None
+    fingerprint: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the JSON contract has it."""
+        return {name: value for name, value in asdict(self).items() if name != "fingerprint"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ def print_estimate(request: SubmitRequest, as_json: bool) -> int:
     counts = {state: sum(f.state == state for f in found) for state in ("todo", "skipped", "failed")}
     if as_json:
         value = {"dry_run": True, **counts, "estimate": asdict(estimate) if estimate else None}
-        click.echo(json.dumps({**value, "items": [asdict(f) for f in found]}, ensure_ascii=False))
+        click.echo(json.dumps({**value, "items": [f.to_dict() for f in found]}, ensure_ascii=False))
     else:
         _show(found, estimate, request)
     return 3 if counts["failed"] else 0
@@ -103,14 +108,14 @@ def _inspect(request: SubmitRequest, item: SourceItem, child: Isolated) -> _Foun
     ingest = request.settings.ingest
     done, media = _what_is_done(request, uri)
     try:
-        info, _ = inspect_in(child, item.uri, uri, ingest.decode, done)
+        info, fingerprint = inspect_in(child, item.uri, uri, ingest.decode, done)
     except LongreelError as error:
         return _Found(uri, item.name, "failed", error={"type": type(error).__name__, "message": str(error)})
     state = "skipped" if info is None else "todo"
     facts = info or media
     assert facts is not None
     parts = len(part_spans(facts.duration_seconds, ingest.part_seconds))
-    return _Found(uri, item.name, state, facts.duration_seconds, facts.size_bytes, parts)
+    return _Found(uri, item.name, state, facts.duration_seconds, facts.size_bytes, parts, None, fingerprint)
 
 
 def _what_is_done(request: SubmitRequest, uri: str) -> tuple[str | None, MediaInfo | None]:
@@ -138,7 +143,7 @@ def _measure(
     duration = longest[0].duration_seconds or _SAMPLE_SECONDS
     start = max(0.0, duration / 2 - _SAMPLE_SECONDS / 2)
     span = Span(start, start + min(_SAMPLE_SECONDS, duration))
-    task = watch_task(longest[1].uri, longest[0].uri, span, encoder.info, ingest)
+    task = watch_task(longest[1].uri, longest[0].uri, longest[0].fingerprint, span, encoder.info, ingest)
     digest = Digest(encoder, ingest.digest)
     decode_seconds = encode_seconds = 0.0
     result = None

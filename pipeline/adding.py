@@ -77,7 +77,7 @@ def _add(
     for part in parts:
         if part.state == "done":
             continue
-        task = watch_task(item.uri, uri, part.span, encoder.info, options)
+        task = watch_task(item.uri, uri, fingerprint, part.span, encoder.info, options)
         try:
             result = ingest_part(task, encoder, options, child)
         except LongreelError as error:

@@ -165,7 +165,8 @@ def inspect_source(
     if current == known:
         yield None, current
         return
-    with localize(source, Path(cache_dir), cache_bytes, progress=lambda *_: beat()) as path, shown_as(str(path), uri):
+    local = localize(source, Path(cache_dir), cache_bytes, progress=lambda *_: beat(), version=current)
+    with local as path, shown_as(str(path), uri):
         yield replace(probe(str(path)), uri=uri), current
 
 
@@ -200,8 +201,10 @@ def part_spans(duration_seconds: float | None, part_seconds: float) -> list[Span
     return [Span(a, b) for a, b in pairwise(edges)]
 
 
-def watch_task(source: str, uri: str, span: Span, info: EncoderInfo, options: IngestOptions) -> WatchTask:
-    """The decode side's orders for one part of ``source``, which is shown as ``uri``."""
+def watch_task(
+    source: str, uri: str, fingerprint: str, span: Span, info: EncoderInfo, options: IngestOptions
+) -> WatchTask:
+    """The decode side's orders for one part of ``source``, which is shown as ``uri`` and has this fingerprint."""
     from pipeline.watch import WatchTask
 
     return WatchTask(
@@ -209,6 +212,7 @@ def watch_task(source: str, uri: str, span: Span, info: EncoderInfo, options: In
         uri=uri,
         cache_dir=options.decode.cache_folder(),
         cache_bytes=options.decode.cache_bytes,
+        fingerprint=fingerprint,
         span=span,
         short_side=min(info.image_height, info.image_width),
         decoder=options.decode.decoder,

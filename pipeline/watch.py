@@ -31,7 +31,8 @@ class WatchTask:
 
     ``source`` is where the bytes are (a path, or an address that may hold credentials), ``uri`` what may be shown of
     it. ``span`` is the part's time range, ``None`` for the whole video; ``short_side`` in pixels is what the encoder
-    wants. Remote files are kept in ``cache_dir``, which holds at most ``cache_bytes``.
+    wants. Remote files are kept in ``cache_dir``, which holds at most ``cache_bytes``; ``fingerprint`` is the content's
+    (see :func:`pipeline.sources.fingerprint.fingerprint`), so that the parts of a video share one copy.
     """
 
     source: str
@@ -43,6 +44,7 @@ class WatchTask:
     decoder: str = "auto"
     threads: int = 0
     block_frames: int = 8
+    fingerprint: str | None = None
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     gate: GateOptions = field(default_factory=GateOptions)
     segments: SegmentOptions = field(default_factory=SegmentOptions)
@@ -68,7 +70,13 @@ def watch(task: WatchTask) -> Iterator[Block | WatchSummary]:
     """
     beat()
     with (
-        localize(task.source, Path(task.cache_dir), task.cache_bytes, progress=lambda *_: beat()) as path,
+        localize(
+            task.source,
+            Path(task.cache_dir),
+            task.cache_bytes,
+            progress=lambda *_: beat(),
+            version=task.fingerprint,
+        ) as path,
         shown_as(str(path), task.uri),
         open_source(str(path), decoder=task.decoder, short_side=task.short_side, threads=task.threads) as source,
     ):

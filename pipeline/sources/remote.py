@@ -45,9 +45,13 @@ class RemoteFacts:
     def digest(self) -> str:
         """A text that changes when the stated facts do. A server that states none gives a new one every time, so that
         stale content is never taken for current."""
-        stated = (self.size_bytes, self.etag, self.modified)
-        text = repr(stated) if any(fact is not None for fact in stated) else secrets.token_hex(16)
+        text = repr((self.size_bytes, self.etag, self.modified)) if self.stated else secrets.token_hex(16)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    @property
+    def stated(self) -> bool:
+        """Whether the server states anything at all."""
+        return any(fact is not None for fact in (self.size_bytes, self.etag, self.modified))
 
 
 def remote_facts(uri: str, *, stall_seconds: float = STALL_SECONDS) -> RemoteFacts:
@@ -92,6 +96,7 @@ def localize(
     max_bytes: int,
     progress: Progress | None = None,
     *,
+    version: str | None = None,
     stall_seconds: float = STALL_SECONDS,
 ) -> Iterator[Path]:
     """A local copy of a remote file, downloaded into the cache unless it is there; it stays while the context is open.
@@ -100,6 +105,8 @@ def localize(
     Args:
         max_bytes: bound on the whole cache.
         progress: called with the bytes so far and the total (None when not known).
+        version: tells copies apart where the server states nothing to tell them by: calls with the same one share a
+            copy, as the parts of a video do; without one, each call downloads anew.
         stall_seconds: the longest wait for the next bytes.
 
     Raises:
@@ -113,7 +120,7 @@ def localize(
     facts = remote_facts(uri, stall_seconds=stall_seconds)
     shown = redact(uri)
     cache = FileCache(cache_dir, max_bytes)
-    identity = f"{shown} {facts.digest()}"
+    identity = f"{shown} {version if version is not None and not facts.stated else facts.digest()}"
     key = hashlib.blake2b(identity.encode(), digest_size=20).hexdigest()
 
     def download(part: Path) -> None:

@@ -48,3 +48,12 @@ def test_an_unchanged_address_is_not_downloaded_again(library: Library, server: 
     server.content, server.etag = server.content + b"\0", '"2"'
     (changed,) = library.add(uri, options=options(cache))
     assert (changed.state, server.hits["/ok/v.mp4"]) == ("done", 2)
+
+
+def test_the_parts_of_a_video_share_one_copy_also_when_the_server_states_nothing(
+    library: Library, server: MediaServer, cache: Path
+) -> None:
+    for copies in (1, 2):  # nothing says that it is the same as before
+        (result,) = library.add(server.url("/bare/v.mp4"), options=options(cache))
+        assert (result.state, result.segments) == ("done", 3)
+        assert sum(path.suffix != ".lock" for path in cache.iterdir()) == copies
