@@ -120,7 +120,9 @@ def test_killed_at_random_and_taken_up_again(tmp_path: Path) -> None:
     for number in range(1, FILMS):
         shutil.copy(first, films / f"{number}.mp4")
     work = settings(
-        "ingest.part_seconds=4", "ingest.sampling.mode=all", "ingest.gate.enabled=false", 
+        "ingest.part_seconds=4",
+        "ingest.sampling.mode=all",
+        "ingest.gate.enabled=false",
     )
     common: list[str | Path] = [films, "--model", tiny_model(tmp_path), "--json", *work]
     calm, store = tmp_path / "calm", tmp_path / "store"
