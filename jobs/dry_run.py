@@ -6,15 +6,17 @@ import json
 import os
 import resource
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from csat_fusion.errors import LongreelError
 from jobs.cli.common import console
+from jobs.placement import plan_stages
 from jobs.runner import SubmitRequest
 from pipeline.catalog import Catalog, video_id_for
+from pipeline.errors import SourceError
 from pipeline.ingest import inspect_in, part_spans, watch_task
 from pipeline.media import Block, MediaInfo, Span
 from pipeline.sources import SourceItem
@@ -29,6 +31,8 @@ __all__ = ["Estimate", "print_estimate"]
 
 _SAMPLE_SECONDS = 20.0  # of media time, from the middle of the longest video
 _SEGMENT_BYTES = 600  # a row of the catalog with its indexes, measured
+_ACTOR_BYTES = 110_000_000  # a decode worker besides its decoder process, measured
+_RAY_BYTES = 600_000_000  # Ray's own processes and the command itself, measured on two cores
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,7 @@ def print_estimate(request: SubmitRequest, as_json: bool) -> int:
     with out.status("looking at the sources"), Isolated() as child:
         found = [_inspect(request, item, child) for item in request.items]
         estimate = None
-        longest = max(
-            (pair for pair in zip(found, request.items, strict=True) if pair[0].state == "todo"),
-            key=lambda pair: pair[0].duration_seconds or 0.0,
-            default=None,
-        )
-        if longest is not None:
+        if any(f.state == "todo" for f in found):
             out.print(f"measuring a sample with {request.settings.model}", style="dim")
             with load_encoder(
                 request.settings.model,
@@ -93,7 +92,7 @@ def print_estimate(request: SubmitRequest, as_json: bool) -> int:
                 seed=options.seed,
                 threads=options.threads,
             ) as encoder:
-                estimate = _measure(request, found, longest, encoder, child)
+                estimate = _measure(request, found, encoder, child)
     counts = {state: sum(f.state == state for f in found) for state in ("todo", "skipped", "failed")}
     if as_json:
         value = {"dry_run": True, **counts, "estimate": asdict(estimate) if estimate else None}
@@ -133,24 +132,69 @@ def _what_is_done(request: SubmitRequest, uri: str) -> tuple[str | None, MediaIn
     return record.done_fingerprint(request.settings.ingest.recipe_key(store.manifest.fingerprint)), record.media
 
 
-def _measure(
-    request: SubmitRequest, found: list[_Found], longest: tuple[_Found, SourceItem], encoder: Encoder, child: Isolated
-) -> Estimate:
-    """Decode and encode a few seconds, the two timed apart."""
+@dataclass(frozen=True)
+class _Sample:
+    """What decoding and encoding a few seconds took. ``seconds`` is media time; more than 0."""
+
+    seconds: float
+    decode_seconds: float
+    encode_seconds: float
+    stored_bytes: int
+    vector_bytes: int
+    decoder_bytes: int
+
+
+def _measure(request: SubmitRequest, found: list[_Found], encoder: Encoder, child: Isolated) -> Estimate | None:
+    """What a sample of the longest video says that has one; videos that break in theirs become failed ones.
+
+    ``None`` when no video gave a frame.
+    """
+    todo = [i for i, f in enumerate(found) if f.state == "todo"]
+    for i in sorted(todo, key=lambda i: found[i].duration_seconds or 0.0, reverse=True):
+        try:
+            sample = _sample(request, found[i], request.items[i], encoder, child)
+        except SourceError as error:
+            said = {"type": type(error).__name__, "message": str(error)}
+            found[i] = replace(found[i], state="failed", error=said)
+            continue
+        if sample is not None:
+            return _estimate(request, found, found[i].uri, sample)
+    return None
+
+
+def _sample(
+    request: SubmitRequest, found: _Found, item: SourceItem, encoder: Encoder, child: Isolated
+) -> _Sample | None:
+    """From the middle, or from the beginning where that has no frames; ``None`` when there are none at all."""
+    duration = found.duration_seconds or _SAMPLE_SECONDS
+    start = max(0.0, duration / 2 - _SAMPLE_SECONDS / 2)
+    for begin in dict.fromkeys((start, 0.0)):
+        span = Span(begin, begin + min(_SAMPLE_SECONDS, duration))
+        sample = _sample_of(request, found, item, span, encoder, child)
+        if sample is not None:
+            return sample
+    return None
+
+
+def _sample_of(
+    request: SubmitRequest, found: _Found, item: SourceItem, span: Span, encoder: Encoder, child: Isolated
+) -> _Sample | None:
+    """Decode and encode one span, the two timed apart."""
     from pipeline.digest import Digest
 
     ingest = request.settings.ingest
-    duration = longest[0].duration_seconds or _SAMPLE_SECONDS
-    start = max(0.0, duration / 2 - _SAMPLE_SECONDS / 2)
-    span = Span(start, start + min(_SAMPLE_SECONDS, duration))
-    task = watch_task(longest[1].uri, longest[0].uri, longest[0].fingerprint, span, encoder.info, ingest)
+    task = watch_task(item.uri, found.uri, found.fingerprint, span, encoder.info, ingest)
     digest = Digest(encoder, ingest.digest)
     decode_seconds = encode_seconds = 0.0
+    decoder_bytes = 0
     result = None
-    messages: Any = child.stream("pipeline.watch:watch", task, stall_seconds=ingest.decode.stall_seconds)
+    messages: Any = child.stream(
+        "pipeline.watch:watch", task, stall_seconds=ingest.decode.stall_seconds, label=found.uri
+    )
     clock = time.monotonic()
     for message in messages:
         decode_seconds += time.monotonic() - clock
+        decoder_bytes = max(decoder_bytes, _resident_bytes(child.pid))
         clock = time.monotonic()
         if isinstance(message, Block):
             digest.add(message)
@@ -159,31 +203,56 @@ def _measure(
         encode_seconds += time.monotonic() - clock
         clock = time.monotonic()
     assert result is not None
-    seconds = result.summary.covered.duration_seconds if result.summary.covered else _SAMPLE_SECONDS
-    kept = sum(
-        len(s.vectors) * (s.vectors.embedding.shape[1] * 2 + 100)
-        + len(s.thumbnail_jpeg or b"")
-        + (len(s.tokens.payload) if s.tokens else 0)
-        + _SEGMENT_BYTES
-        for s in result.segments
+    covered = result.summary.covered
+    if covered is None or covered.duration_seconds <= 0 or not result.segments:
+        return None
+    return _Sample(
+        seconds=covered.duration_seconds,
+        decode_seconds=decode_seconds,
+        encode_seconds=encode_seconds,
+        stored_bytes=sum(
+            len(s.vectors) * (s.vectors.embedding.shape[1] * 2 + 100)
+            + len(s.thumbnail_jpeg or b"")
+            + (len(s.tokens.payload) if s.tokens else 0)
+            + _SEGMENT_BYTES
+            for s in result.segments
+        ),
+        vector_bytes=sum(len(s.vectors) * s.vectors.embedding.shape[1] * 4 for s in result.segments),
+        decoder_bytes=decoder_bytes,
     )
+
+
+def _resident_bytes(pid: int | None) -> int:
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss) if pid is not None else 0
+    except psutil.NoSuchProcess:  # it ended with its last message
+        return 0
+
+
+def _estimate(request: SubmitRequest, found: list[_Found], uri: str, sample: _Sample) -> Estimate:
+    from jobs.checks.cluster import local_resources
+
+    workers = request.settings.workers
     media = sum(f.duration_seconds or 0.0 for f in found if f.state == "todo")
     # The two overlap where there are cores for both; on few cores they share them. The slower side is the floor, the
     # sum the ceiling: their mean is what was seen on two cores.
-    slower, both = max(decode_seconds, encode_seconds), decode_seconds + encode_seconds
-    vector_memory = sum(len(s.vectors) * s.vectors.embedding.shape[1] * 4 for s in result.segments)
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    child_memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    both = sample.decode_seconds + sample.encode_seconds
+    slower = max(sample.decode_seconds, sample.encode_seconds)
+    decode, encode = plan_stages(workers, local_resources(workers.object_store_bytes))
+    # This process holds the loaded model, as an encode worker does.
+    encoder_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    processes = encode.count * encoder_bytes + decode.count * (sample.decoder_bytes + _ACTOR_BYTES) + _RAY_BYTES
     return Estimate(
-        sampled_uri=longest[0].uri,
-        sampled_seconds=seconds,
-        decode_seconds_per_hour=decode_seconds / seconds * 3600,
-        encode_seconds_per_hour=encode_seconds / seconds * 3600,
+        sampled_uri=uri,
+        sampled_seconds=sample.seconds,
+        decode_seconds_per_hour=sample.decode_seconds / sample.seconds * 3600,
+        encode_seconds_per_hour=sample.encode_seconds / sample.seconds * 3600,
         media_hours=media / 3600,
-        work_hours=(slower + both) / 2 / seconds * media / 3600,
-        disk_bytes=int(kept / seconds * media),
-        memory_bytes=int(own + child_memory + vector_memory / seconds * media)
-        + request.settings.workers.object_store_bytes,
+        work_hours=(slower + both) / 2 / sample.seconds * media / 3600,
+        disk_bytes=int(sample.stored_bytes / sample.seconds * media),
+        memory_bytes=int(processes + workers.object_store_bytes + sample.vector_bytes / sample.seconds * media),
     )
 
 
@@ -202,10 +271,10 @@ def _show(found: list[_Found], estimate: Estimate | None, request: SubmitRequest
         else:
             line.append("  length unknown until decoded")
         out.print(line)
-    if estimate is None:
-        click.echo("nothing to do")
-        return
     todo = sum(f.state == "todo" for f in found)
+    if estimate is None:
+        click.echo("no video to do gave a frame: nothing could be estimated" if todo else "nothing to do")
+        return
     click.echo(f"{todo} videos, {estimate.media_hours:.2f} hours of video to do; nothing was written")
     click.echo(
         f"from {estimate.sampled_seconds:.0f} s of {os.path.basename(estimate.sampled_uri)}, on this machine alone, "
