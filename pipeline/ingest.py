@@ -10,13 +10,11 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import queue
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.digest import Digest, DigestOptions
@@ -72,10 +70,9 @@ class DecodeOptions:
 
     def cache_folder(self) -> str:
         """Where copies of remote files lie on this machine."""
-        if self.cache_dir:
-            return self.cache_dir
-        root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        return os.environ.get("LONGREEL_CACHE") or os.path.join(root, "longreel", "media")
+        from pipeline.sources.cache import cache_folder
+
+        return str(cache_folder(self.cache_dir))
 
     def __post_init__(self) -> None:
         if not self.stall_seconds > 0:
@@ -151,9 +148,11 @@ def inspect_source(
 ) -> Iterator[tuple[MediaInfo | None, str]]:
     """Probe one source; runs where it can be killed. Gives one pair: the facts, and the content's fingerprint.
 
-    With the fingerprint ``known`` it is not opened, and if remote not downloaded, and the facts are None.
+    ``cache_dir`` is as in :class:`DecodeOptions`. With the fingerprint ``known`` the source is not opened, if remote
+    not downloaded, and the facts are None.
     """
     # From their own modules: the package's names `probe` and `fingerprint` are also those of its modules.
+    from pipeline.sources.cache import cache_folder
     from pipeline.sources.fingerprint import fingerprint
     from pipeline.sources.probe import probe
     from pipeline.sources.redact import shown_as
@@ -165,7 +164,7 @@ def inspect_source(
     if current == known:
         yield None, current
         return
-    local = localize(source, Path(cache_dir), cache_bytes, progress=lambda *_: beat(), version=current)
+    local = localize(source, cache_folder(cache_dir), cache_bytes, progress=lambda *_: beat(), version=current)
     with local as path, shown_as(str(path), uri):
         yield replace(probe(str(path)), uri=uri), current
 
@@ -182,7 +181,7 @@ def inspect_in(
         "pipeline.ingest:inspect_source",
         source,
         uri,
-        decode.cache_folder(),
+        decode.cache_dir,
         decode.cache_bytes,
         known,
         stall_seconds=decode.stall_seconds,
@@ -210,7 +209,7 @@ def watch_task(
     return WatchTask(
         source=source,
         uri=uri,
-        cache_dir=options.decode.cache_folder(),
+        cache_dir=options.decode.cache_dir,
         cache_bytes=options.decode.cache_bytes,
         fingerprint=fingerprint,
         span=span,

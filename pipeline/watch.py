@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from pipeline.media import Block, ClosedSegment, Frame, Span, WatchSummary
 from pipeline.sampling import Sampler, SamplingOptions
 from pipeline.segments import Segmenter, SegmentOptions, ShotDetector
 from pipeline.sources import localize, open_source
+from pipeline.sources.cache import cache_folder
 from pipeline.sources.redact import shown_as
 
 __all__ = ["WatchTask", "watch"]
@@ -31,8 +31,9 @@ class WatchTask:
 
     ``source`` is where the bytes are (a path, or an address that may hold credentials), ``uri`` what may be shown of
     it. ``span`` is the part's time range, ``None`` for the whole video; ``short_side`` in pixels is what the encoder
-    wants. Remote files are kept in ``cache_dir``, which holds at most ``cache_bytes``; ``fingerprint`` is the content's
-    (see :func:`pipeline.sources.fingerprint.fingerprint`), so that the parts of a video share one copy.
+    wants. Remote files are kept in ``cache_dir`` (empty: this machine's own folder for them), which holds at most
+    ``cache_bytes``; ``fingerprint`` is the content's (see :func:`pipeline.sources.fingerprint.fingerprint`), so that
+    the parts of a video share one copy.
     """
 
     source: str
@@ -72,7 +73,7 @@ def watch(task: WatchTask) -> Iterator[Block | WatchSummary]:
     with (
         localize(
             task.source,
-            Path(task.cache_dir),
+            cache_folder(task.cache_dir),
             task.cache_bytes,
             progress=lambda *_: beat(),
             version=task.fingerprint,

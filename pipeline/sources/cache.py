@@ -14,13 +14,23 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline.errors import CacheTooSmall
+from pipeline.errors import CacheTooSmall, SourceUnreadable
 from pipeline.isolation import beat
 
-__all__ = ["FileCache"]
+__all__ = ["FileCache", "cache_folder"]
 
 _POLL_SECONDS = 0.05
 _FOLDER_LOCK = "cache.lock"
+
+
+def cache_folder(cache_dir: str) -> Path:
+    """Where copies of remote files lie on this machine: ``cache_dir``, or if empty ``$LONGREEL_CACHE``, else
+    ``longreel/media`` in the user's cache folder.
+    """
+    if cache_dir:
+        return Path(cache_dir)
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(os.environ.get("LONGREEL_CACHE") or os.path.join(root, "longreel", "media"))
 
 
 class FileCache:
@@ -29,13 +39,27 @@ class FileCache:
     Args:
         max_bytes: the bound on all files together.
         wait_seconds: how long to wait for room while entries in use fill the cache.
+
+    Raises (here and from its methods):
+        SourceUnreadable: the folder cannot be made, or not be written to.
     """
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int, *, wait_seconds: float = 600.0) -> None:
         self.folder = Path(folder)
         self.max_bytes = max_bytes
         self.wait_seconds = wait_seconds
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._typed_errors():
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def _typed_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SourceUnreadable(
+                f"{self.folder}: cannot keep remote files there ({error.strerror or error}); set "
+                "ingest.decode.cache_dir, or LONGREEL_CACHE, to a folder that may be written to"
+            ) from error
 
     def size_bytes(self) -> int:
         """Size of all data files, unfinished ones included."""
@@ -67,7 +91,8 @@ class FileCache:
                     part = self.folder / f"{key}.part"
                     try:
                         make(part)
-                        os.replace(part, data)
+                        with self._typed_errors():
+                            os.replace(part, data)
                     finally:
                         with contextlib.suppress(FileNotFoundError):
                             part.unlink()
@@ -92,7 +117,7 @@ class FileCache:
             )
         give_up = time.monotonic() + self.wait_seconds
         while True:
-            with self._folder_locked():
+            with self._typed_errors(), self._folder_locked():
                 own = part.stat().st_size if part.exists() else 0
                 if self._make_room(self.max_bytes - size_bytes + own):
                     with open(part, "ab") as file:
@@ -149,7 +174,8 @@ class FileCache:
         """Wait for an entry's lock; the descriptor that holds it."""
         path = self.folder / f"{key}.lock"
         while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            with self._typed_errors():
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
                 if os.fstat(descriptor).st_ino == os.stat(path).st_ino:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ingest import DecodeOptions, IngestOptions
+from pipeline.ingest import DecodeOptions, IngestOptions, watch_task
 from pipeline.library import Library
+from pipeline.media import Span
 from tests.drawing import draw_video
 from tests.pipeline.fakes import ToneEncoder
 from tests.sources.servers import MediaServer
@@ -57,3 +58,29 @@ def test_the_parts_of_a_video_share_one_copy_also_when_the_server_states_nothing
         (result,) = library.add(server.url("/bare/v.mp4"), options=options(cache))
         assert (result.state, result.segments) == ("done", 3)
         assert sum(path.suffix != ".lock" for path in cache.iterdir()) == copies
+
+
+def test_a_cache_that_cannot_be_costs_the_remote_files_only(
+    library: Library, server: MediaServer, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    film = draw_video(tmp_path / "local.mp4", frames=12)
+    for folder in (tmp_path / "file", tmp_path / "file" / "inner"):
+        failed, _ = library.add(server.url("/ok/v.mp4"), film, options=options(folder))
+        assert failed.error is not None
+        assert failed.error["type"] == "SourceUnreadable"
+        assert f"{folder}: cannot keep remote files there" in failed.error["message"]
+    assert library.video("local.mp4").state == "done"
+
+
+def test_each_machine_finds_its_own_cache_folder(
+    library: Library, server: MediaServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What travels to a worker is the setting, not what it means here."""
+    task = watch_task("/v.mp4", "/v.mp4", "l1-1", Span(0, 1), ToneEncoder().info, IngestOptions())
+    assert task.cache_dir == ""
+    monkeypatch.setenv("LONGREEL_CACHE", str(cache))
+    (result,) = library.add(server.url("/ok/v.mp4"))
+    assert result.state == "done"
+    assert len([path for path in cache.iterdir() if path.suffix != ".lock"]) == 1
+    assert server.hits["/ok/v.mp4"] == 1
