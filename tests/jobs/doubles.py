@@ -13,7 +13,7 @@ from pipeline.sources.pyav_source import PyAVSource
 
 class ByName(PyAVSource):
     """``crash*`` ends in a real segmentation fault, ``hang*`` gives no more frames, ``slip*`` raises what
-    nobody foresaw, ``blank*`` has no frames but in its first part, ``hold*`` waits after a few frames until there is a
+    nobody foresaw, ``blank*`` has no frames but in its first part, ``hold*`` waits after 40 frames until there is a
     file ``go`` beside it; all others are read as usual."""
 
     def frames(self, span: Span | None = None, keyframes_only: bool = False) -> Iterator[Frame]:
@@ -29,7 +29,7 @@ class ByName(PyAVSource):
                 raise ZeroDivisionError("a slip of ours")
             if count == 5 and name.startswith("hang"):
                 time.sleep(3600)
-            while count == 5 and name.startswith("hold") and not Path(self.info.uri).with_name("go").exists():
+            while count == 40 and name.startswith("hold") and not Path(self.info.uri).with_name("go").exists():
                 beat()
                 time.sleep(0.05)
             yield frame

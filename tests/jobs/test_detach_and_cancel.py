@@ -22,16 +22,22 @@ WORK = settings("ingest.part_seconds=4", "ingest.sampling.mode=all", "ingest.gat
 
 
 class Place:
-    """Films that take a while, and a library that is not there yet."""
+    """Films that take a while, and a library that is not there yet. ``held``: no film ends before :meth:`go`."""
 
-    def __init__(self, folder: Path, film: Path, count: int) -> None:
+    def __init__(self, folder: Path, film: Path, count: int, *, held: bool = False) -> None:
         self.films = folder / "films"
         self.films.mkdir()
         for number in range(count):
-            shutil.copy(film, self.films / f"{number}.mp4")
+            shutil.copy(film, self.films / f"{'hold' if held else ''}{number}.mp4")
         self.store = folder / "store"
         self.arguments: list[str | Path] = ["submit", self.films, "--model", tiny_model(folder), *WORK, "--json"]
         self.arguments += ["--store", self.store]
+        if held:
+            self.arguments += ["--set", "ingest.decode.decoder=tests.jobs.doubles:by_name"]
+
+    def go(self) -> None:
+        """Let the films that are held end."""
+        (self.films / "go").touch()
 
     def ask(self, *arguments: str) -> Ran:
         return longreel(*arguments, "--store", self.store, "--json")
@@ -71,7 +77,7 @@ def in_work(event: dict[str, Any]) -> bool:
 
 
 def test_detached_busy_and_finished(tmp_path: Path, film: Path) -> None:
-    place = Place(tmp_path, film, count=1)
+    place = Place(tmp_path, film, count=1, held=True)
     started = time.monotonic()
     detached = longreel(*place.arguments, "--detach")
     assert detached.code == 0, detached.err
@@ -85,6 +91,7 @@ def test_detached_busy_and_finished(tmp_path: Path, film: Path) -> None:
     assert (second.code, second.error["type"]) == (2, "LibraryBusy")
     assert f"process {running['pid']} " in second.error["message"]
     assert "longreel submit" in second.error["message"]
+    place.go()
     finished = place.wait_for_state(job, "finished", "cancelled", "interrupted")
     assert finished["state"] == "finished"
     assert finished["counts"]["done"] == 1
@@ -94,7 +101,7 @@ def test_detached_busy_and_finished(tmp_path: Path, film: Path) -> None:
 
 
 def test_cancelled_from_elsewhere(tmp_path: Path, film: Path, start: Callable[..., Running]) -> None:
-    place = Place(tmp_path, film, count=3)
+    place = Place(tmp_path, film, count=3, held=True)
     running = start(*place.arguments)
     running.wait_for(in_work)
     told = place.ask("jobs", "cancel")
@@ -115,7 +122,7 @@ def test_cancelled_from_elsewhere(tmp_path: Path, film: Path, start: Callable[..
 
 
 def test_cancelled_before_it_began(tmp_path: Path, film: Path) -> None:
-    place = Place(tmp_path, film, count=1)
+    place = Place(tmp_path, film, count=1, held=True)
     job = longreel(*place.arguments, "--detach").value["job"]
     assert place.ask("jobs", "cancel", job).code == 0
     assert place.wait_for_state(job, "cancelled", "finished", "interrupted")["state"] == "cancelled"
@@ -162,7 +169,7 @@ def test_stopped_before_the_work_began(
 
 
 def test_ctrl_c_in_a_terminal_leaves_it_whole(tmp_path: Path, film: Path) -> None:
-    place = Place(tmp_path, film, count=2)
+    place = Place(tmp_path, film, count=2, held=True)
     words = command(*(word for word in place.arguments if word != "--json"))
     pid, terminal = pty.fork()
     if pid == 0:
@@ -192,7 +199,7 @@ def test_ctrl_c_in_a_terminal_leaves_it_whole(tmp_path: Path, film: Path) -> Non
 
 def test_a_detached_job_survives_the_terminal(tmp_path: Path, film: Path) -> None:
     """It is in a session of its own, and holds none of the descriptors of the command that started it."""
-    place = Place(tmp_path, film, count=1)
+    place = Place(tmp_path, film, count=1, held=True)
     arguments = [*place.arguments, "--detach"]
     running = Running(*arguments, env=environment())
     ran = running.end(timeout=60)  # would wait for the job if it held our pipes

@@ -67,7 +67,7 @@ def test_a_hang_is_killed_after_the_set_time(isolated: Isolated) -> None:
     pid, began = isolated.pid, time.monotonic()
     with pytest.raises(DecoderHung, match=r"stuck\.mp4: no frame for 0\.6 s"):
         next(stream)
-    assert 0.5 < time.monotonic() - began < 3
+    assert 0.5 < time.monotonic() - began < 30, "it would hang for an hour"
     assert pid is not None
     assert not psutil.pid_exists(pid)
     assert list(isolated.stream(DOUBLES + "count", 2)) == [0, 1]
