@@ -16,8 +16,8 @@ from jobs.cli.common import console
 from jobs.placement import plan_stages
 from jobs.runner import SubmitRequest
 from pipeline.catalog import Catalog, video_id_for
-from pipeline.errors import SourceError
-from pipeline.ingest import inspect_in, part_spans, watch_task
+from pipeline.errors import SourceError, UnexpectedError
+from pipeline.ingest import inspect_in, part_spans, unexpected_as_typed, watch_in, watch_task
 from pipeline.media import Block, MediaInfo, Span
 from pipeline.sources import SourceItem
 from pipeline.sources.redact import redact
@@ -107,7 +107,8 @@ def _inspect(request: SubmitRequest, item: SourceItem, child: Isolated) -> _Foun
     ingest = request.settings.ingest
     done, media = _what_is_done(request, uri)
     try:
-        info, fingerprint = inspect_in(child, item.uri, uri, ingest.decode, done)
+        with unexpected_as_typed(uri, item.uri):
+            info, fingerprint = inspect_in(child, item.uri, uri, ingest.decode, done)
     except LongreelError as error:
         return _Found(uri, item.name, "failed", error={"type": type(error).__name__, "message": str(error)})
     state = "skipped" if info is None else "todo"
@@ -153,7 +154,7 @@ def _measure(request: SubmitRequest, found: list[_Found], encoder: Encoder, chil
     for i in sorted(todo, key=lambda i: found[i].duration_seconds or 0.0, reverse=True):
         try:
             sample = _sample(request, found[i], request.items[i], encoder, child)
-        except SourceError as error:
+        except (SourceError, UnexpectedError) as error:
             said = {"type": type(error).__name__, "message": str(error)}
             found[i] = replace(found[i], state="failed", error=said)
             continue
@@ -188,9 +189,7 @@ def _sample_of(
     decode_seconds = encode_seconds = 0.0
     decoder_bytes = 0
     result = None
-    messages: Any = child.stream(
-        "pipeline.watch:watch", task, stall_seconds=ingest.decode.stall_seconds, label=found.uri
-    )
+    messages = watch_in(child, task, ingest.decode.stall_seconds)
     clock = time.monotonic()
     for message in messages:
         decode_seconds += time.monotonic() - clock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from csat_fusion.errors import LongreelError
+from pipeline.errors import UnexpectedError
 
 __all__ = [
     "EngineError",
@@ -33,10 +34,6 @@ class EngineError(LongreelError):
 
 class WorkerLost(LongreelError):
     """A worker process died, several times, on the same part."""
-
-
-class UnexpectedError(LongreelError):
-    """Something that Longreel does not foresee went wrong in a worker; the job's log has the traceback."""
 
 
 class Interrupted(LongreelError):

@@ -16,6 +16,7 @@ from pipeline.ingest import (
     inspect_in,
     item_from_record,
     part_spans,
+    unexpected_as_typed,
     watch_task,
 )
 from pipeline.isolation import Isolated
@@ -65,7 +66,8 @@ def _add(
     recipe_key = options.recipe_key(encoder.info.fingerprint)
     known = catalog.find_video(video_id)
     done = known.done_fingerprint(recipe_key) if known is not None else None
-    info, fingerprint = inspect_in(child, item.uri, uri, options.decode, done)
+    with unexpected_as_typed(uri, item.uri):
+        info, fingerprint = inspect_in(child, item.uri, uri, options.decode, done)
     if info is None:
         assert known is not None
         catalog.describe_video(video_id, item.name, item.tags, item.start_time)

@@ -33,6 +33,7 @@ __all__ = [
     "SourceNotFound",
     "SourceUnreadable",
     "StillImage",
+    "UnexpectedError",
     "UnknownVideo",
 ]
 
@@ -106,6 +107,11 @@ class DecoderHung(SourceError):
 
 class EncodingFailed(LongreelError):
     """The model gave nothing usable for a frame; the message says which."""
+
+
+class UnexpectedError(LongreelError):
+    """Something that Longreel does not foresee went wrong with one source; the job's log has the traceback, or in this
+    process the error's cause."""
 
 
 # -- library ---------------------------------------------------------------------------------------------------------

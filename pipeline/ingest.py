@@ -18,12 +18,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.digest import Digest, DigestOptions
-from pipeline.errors import OptionError
+from pipeline.errors import LongreelError, OptionError, UnexpectedError
 from pipeline.gate import GateOptions
 from pipeline.isolation import Isolated, beat
 from pipeline.media import Block, MediaInfo, PartResult, Span, WatchSummary
 from pipeline.sampling import SamplingOptions
 from pipeline.segments import SegmentOptions
+from pipeline.sources.redact import redact_text
 
 if TYPE_CHECKING:
     from encoders.base import Encoder, EncoderInfo
@@ -43,6 +44,8 @@ __all__ = [
     "item_from_record",
     "part_spans",
     "read_ahead",
+    "unexpected_as_typed",
+    "watch_in",
     "watch_task",
 ]
 
@@ -50,6 +53,7 @@ OPEN_END_SECONDS = 1e9
 """Where the last part of a video ends: headers promise too little as well as too much, so it runs to the true end."""
 
 _BLOCKS_AHEAD = 4  # that decoding may be ahead of encoding: bounds memory
+_INSPECT = "pipeline.ingest:inspect_source"
 _RECIPE_VERSION = 1  # raised when the loop itself changes what it makes of the same video and options
 
 
@@ -178,7 +182,7 @@ def inspect_in(
         SourceError: when it cannot be used.
     """
     ((info, fingerprint),) = child.stream(
-        "pipeline.ingest:inspect_source",
+        _INSPECT,
         source,
         uri,
         decode.cache_dir,
@@ -188,6 +192,23 @@ def inspect_in(
         label=uri,
     )
     return info, fingerprint
+
+
+@contextlib.contextmanager
+def unexpected_as_typed(uri: str, source: str) -> Iterator[None]:
+    """Within it, what nobody foresaw costs ``source`` (shown as ``uri``) only: a slip of ours, or of a library, shows
+    itself on one input.
+
+    Raises:
+        UnexpectedError: in place of any exception that is none of ours.
+    """
+    try:
+        yield
+    except LongreelError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        raise UnexpectedError(redact_text(f"{uri}: unexpected error: {said}", source)) from error
 
 
 def part_spans(duration_seconds: float | None, part_seconds: float) -> list[Span]:
@@ -222,14 +243,25 @@ def watch_task(
     )
 
 
+def watch_in(child: Isolated, task: WatchTask, stall_seconds: float) -> Iterator[Block | WatchSummary]:
+    """:func:`pipeline.watch.watch`, in ``child``.
+
+    Raises:
+        SourceError: what the decode side met.
+        UnexpectedError: what nobody foresaw.
+    """
+    with unexpected_as_typed(task.uri, task.source):
+        yield from child.stream("pipeline.watch:watch", task, stall_seconds=stall_seconds, label=task.uri)
+
+
 def ingest_part(task: WatchTask, encoder: Encoder, options: IngestOptions, child: Isolated) -> PartResult:
     """Do one part: decode in ``child``, encode here, the two overlapping.
 
     Raises:
-        SourceError: what the decode side met.
+        SourceError, UnexpectedError: what the decode side met.
     """
     digest = Digest(encoder, options.digest)
-    messages = child.stream("pipeline.watch:watch", task, stall_seconds=options.decode.stall_seconds, label=task.uri)
+    messages = watch_in(child, task, options.decode.stall_seconds)
     summary = None
     with contextlib.closing(read_ahead(messages, _BLOCKS_AHEAD)) as ahead:
         for message in ahead:

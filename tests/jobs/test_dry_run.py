@@ -73,3 +73,14 @@ def test_nothing_to_measure(tmp_path: Path, films: Path) -> None:
     draw_film(films / "crash.mp4", 4, seed=1)
     assert "nothing to do" in dry_run(tmp_path, films, code=3).out
     assert dry_run(tmp_path, films, "--json", code=3).value["estimate"] is None
+
+
+def test_what_nobody_foresaw_costs_one_video(tmp_path: Path, films: Path) -> None:
+    draw_film(films / "slip.mp4", 8, seed=1)
+    draw_film(films / "good.mp4", 4, seed=2)
+    told = dry_run(tmp_path, films, "--json", code=3).value
+    assert {Path(item["uri"]).name: (item["error"] or {}).get("type") for item in told["items"]} == {
+        "slip.mp4": "UnexpectedError",
+        "good.mp4": None,
+    }
+    assert Path(told["estimate"]["sampled_uri"]).name == "good.mp4"

@@ -95,3 +95,8 @@ def touch_when_closed(path: str) -> Iterator[int]:
     finally:
         with open(path, "w") as file:
             file.write("closed")
+
+
+def slips(*_: object) -> Iterator[int]:
+    yield from ()
+    raise PermissionError("not foreseen")

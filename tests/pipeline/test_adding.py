@@ -84,3 +84,21 @@ def test_each_machine_finds_its_own_cache_folder(
     assert result.state == "done"
     assert len([path for path in cache.iterdir() if path.suffix != ".lock"]) == 1
     assert server.hits["/ok/v.mp4"] == 1
+
+
+def test_what_nobody_foresaw_costs_one_source(
+    library: Library, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slip, film = (draw_video(tmp_path / name, frames=12) for name in ("slip.mp4", "film.mp4"))
+    failed, done = library.add(slip, film, options=options(cache, "tests.jobs.doubles:by_name"))
+    assert done.state == "done"
+    assert failed.error == {
+        "type": "UnexpectedError",
+        "message": f"{slip}: unexpected error: ZeroDivisionError: a slip of ours",
+    }
+    # Also what comes up before there is a part.
+    monkeypatch.setattr("pipeline.ingest._INSPECT", "tests.pipeline.doubles:slips")
+    (failed,) = library.add(draw_video(tmp_path / "third.mp4", frames=12), options=options(cache))
+    assert failed.error is not None
+    assert failed.error["type"] == "UnexpectedError"
+    assert "PermissionError: not foreseen" in failed.error["message"]
