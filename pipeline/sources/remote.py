@@ -28,7 +28,12 @@ STALL_SECONDS = 30.0
 _ATTEMPTS = 3
 _GROW_BYTES = 16 * 1024 * 1024  # room is asked for in such steps when a server does not state the size
 
-_S3_PIECE_BYTES = 8 * 1024 * 1024
+# A piece gives a sign of life when it is whole, so a slow link must bring one within the time after which a decoder
+# counts as hung. Pieces grow on a link that brings them fast: each costs a request.
+_PIECE_BYTES = 1024 * 1024
+_LARGEST_PIECE_BYTES = 8 * 1024 * 1024
+_FAST_SECONDS = 0.5
+_HTTP_BLOCK_BYTES = 256 * 1024
 
 T = TypeVar("T")
 Progress = Callable[[int, "int | None"], None]
@@ -164,12 +169,20 @@ def _download(
             system = _filesystem(uri, stall_seconds)
             if uri.lower().startswith("s3://"):  # its get_file wants a path, and would cut the file first
                 size = facts.size_bytes or 0
-                for start in range(0, size, _S3_PIECE_BYTES):
-                    piece = system.cat_file(uri, start=start, end=min(size, start + _S3_PIECE_BYTES))
+                length = _PIECE_BYTES
+                start = 0
+                while start < size:
+                    began = time.monotonic()
+                    piece = system.cat_file(uri, start=start, end=min(size, start + length))
+                    if not piece:
+                        break  # less came than was stated: said below
+                    fast = time.monotonic() - began < _FAST_SECONDS
+                    length = min(length * 2, _LARGEST_PIECE_BYTES) if fast else _PIECE_BYTES
                     file.write(piece)
                     counting.relative_update(len(piece))
+                    start += len(piece)
             else:
-                system.get_file(uri, file, callback=counting)
+                system.get_file(uri, file, callback=counting, chunk_size=_HTTP_BLOCK_BYTES)
             file.flush()
     except OSError as error:
         if error.errno in _DISK_ERRORS:

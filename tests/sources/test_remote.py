@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -225,3 +226,31 @@ def test_s3_fingerprint_changes_with_the_object(bucket: str) -> None:
     first = fingerprint(f"s3://{bucket}/changing.mp4")
     client.put_object(Bucket=bucket, Key="changing.mp4", Body=b"two")
     assert fingerprint(f"s3://{bucket}/changing.mp4") != first
+
+
+@pytest.mark.parametrize(("fast_seconds", "largest"), [(0.0, 1 << 20), (3600.0, 4 << 20)])
+def test_s3_pieces_are_small_until_they_come_fast(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast_seconds: float, largest: int
+) -> None:
+    """Each is a sign of life: on a slow link the next one must not take too long."""
+    import boto3  # type: ignore[import-untyped, unused-ignore]
+
+    content = bytes(range(256)) * (7 << 12)  # 7 MiB
+    boto3.client("s3").put_object(Bucket=bucket, Key="long.mp4", Body=content)
+    monkeypatch.setattr("pipeline.sources.remote._FAST_SECONDS", fast_seconds)
+    seen = [0]
+    with localize(f"s3://{bucket}/long.mp4", tmp_path, ROOM, lambda done, total: seen.append(done)) as path:
+        assert path.read_bytes() == content
+    pieces = [after - before for before, after in pairwise(seen)]
+    assert pieces[0] == 1 << 20
+    assert max(pieces) == largest
+
+
+def test_http_blocks_are_small(tmp_path: Path) -> None:
+    seen = [0]
+    with (
+        MediaServer(bytes(3 << 20)) as server,
+        localize(server.url("/ok/v.mp4"), tmp_path, ROOM, lambda done, total: seen.append(done)) as path,
+    ):
+        assert path.stat().st_size == 3 << 20
+    assert max(after - before for before, after in pairwise(seen)) <= 256 << 10
