@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 @common_options
 @click.option("--model", metavar="NAME", help="For example openclip:ViT-B-32/laion2b_s34b_b79k; see `longreel models`.")
 @click.option(
-    "--tag", "tags", metavar="TAG", multiple=True, help="A tag for all of these videos; several times for more."
+    "--tag",
+    "tags",
+    metavar="TAG",
+    multiple=True,
+    help="Add a tag to all of these videos, done ones too; several times for more.",
 )
 @click.option("--detach", is_flag=True, help="Return the job's id at once; the job goes on in the background.")
 @click.option(
