@@ -20,6 +20,12 @@ from jobs.settings import EncoderOptions, RunSettings
 from tests.pipeline.fakes import ToneEncoder
 
 
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own ``kill`` would start a cluster to look for the double in."""
+    monkeypatch.setattr("ray.kill", lambda _worker, no_restart: None)
+
+
 class Method:
     """As a method of an actor's handle: ``remote`` gives what can be awaited."""
 
