@@ -27,7 +27,13 @@ __all__ = [
     "TokenRecord",
     "VectorBlock",
     "WatchSummary",
+    "to_seconds",
 ]
+
+
+def to_seconds(pts: int, time_base: Fraction) -> float:
+    """``float(pts * time_base)``, rounded once as well, without making a fraction: it is asked for often."""
+    return pts * time_base.numerator / time_base.denominator
 
 
 @dataclass(frozen=True, order=True)
@@ -74,11 +80,11 @@ class Frame:
 
     @property
     def pts_seconds(self) -> float:
-        return float(self.pts * self.time_base)
+        return to_seconds(self.pts, self.time_base)
 
     @property
     def end_seconds(self) -> float:
-        return float((self.pts + self.duration) * self.time_base)
+        return to_seconds(self.pts + self.duration, self.time_base)
 
     def small(self, short_side: int) -> npt.NDArray[np.uint8]:
         """The picture ``[h, w, 3]`` scaled so that its short side has ``short_side`` pixels, for a quick look."""

@@ -46,20 +46,14 @@ class SegmentOptions:
 
 def _content(options: SegmentOptions) -> Any:
     from scenedetect.detectors import ContentDetector
-    from scenedetect.detectors.content_detector import FlashFilter
 
-    # "Suppress" reports a cut on the frame where it happens; "merge" would report it late and move it.
-    return ContentDetector(
-        threshold=options.threshold or 27.0,
-        min_scene_len=float(options.min_seconds),
-        filter_mode=FlashFilter.Mode.SUPPRESS,
-    )
+    return ContentDetector(threshold=options.threshold or 27.0, min_scene_len=0)
 
 
 def _adaptive(options: SegmentOptions) -> Any:
     from scenedetect.detectors import AdaptiveDetector
 
-    return AdaptiveDetector(adaptive_threshold=options.threshold or 3.0, min_scene_len=float(options.min_seconds))
+    return AdaptiveDetector(adaptive_threshold=options.threshold or 3.0, min_scene_len=0)
 
 
 SHOT_DETECTORS: dict[str, Callable[[SegmentOptions], Any] | None] = {
@@ -76,6 +70,8 @@ class ShotDetector:
         make = SHOT_DETECTORS[options.detector]
         self._detector = make(options) if make else None
         self._rate = Fraction(average_fps or 25.0).limit_denominator(100_000)
+        self._min_seconds = options.min_seconds
+        self._last_seconds: float | None = None  # where the shot began that goes on
         self.lag: int = self._detector.event_buffer_length if self._detector else 0
 
     def push(self, frame: Frame) -> list[int]:
@@ -87,8 +83,15 @@ class ShotDetector:
 
         small = cv2.cvtColor(frame.small(_HEIGHT), cv2.COLOR_RGB2BGR)
         when = FrameTimecode(Timecode(frame.pts, frame.time_base), fps=self._rate)
-        cuts = self._detector.process_frame(when, small)
-        return [round(Fraction(cut.pts) * Fraction(cut.time_base) / frame.time_base) for cut in cuts]
+        if self._last_seconds is None:
+            self._last_seconds = frame.pts_seconds
+        found = []
+        for cut in self._detector.process_frame(when, small):
+            # Our own rule for shots that are too short: PySceneDetect's would report a cut late, and move it.
+            if cut.seconds - self._last_seconds >= self._min_seconds - 1e-6:  # times on paper, rounded
+                self._last_seconds = cut.seconds
+                found.append(round(Fraction(cut.pts) * Fraction(cut.time_base) / frame.time_base))
+        return found
 
 
 class Segmenter:

@@ -12,7 +12,7 @@ from av.video.reformatter import VideoReformatter
 
 from pipeline.errors import MediaDamaged, MediaUnreadable
 from pipeline.isolation import beat
-from pipeline.media import Damage, Frame, MediaInfo, Span
+from pipeline.media import Damage, Frame, MediaInfo, Span, to_seconds
 from pipeline.sources.base import Source, decode_threads, picture_size
 from pipeline.sources.probe import open_container
 from pipeline.sources.stamps import LossAccount, Stamper
@@ -94,7 +94,7 @@ class PyAVSource(Source):
                 given += 1
                 yield self._frame(held, max(1, pts - held[1]))
                 held = None
-            seconds = float(pts * time_base)
+            seconds = to_seconds(pts, time_base)
             if end is not None and seconds >= end:
                 finished = True
                 break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from fractions import Fraction
 
-from pipeline.media import Damage, MediaInfo, Span
+from pipeline.media import Damage, MediaInfo, Span, to_seconds
 
 __all__ = ["LossAccount", "Stamper"]
 
@@ -110,7 +110,7 @@ class LossAccount:
             self.lost_units += round(missing / float(self._time_base))
 
     def _lose(self, pts: int, duration: int) -> None:
-        if self._span is None or self._span.contains(float(pts * self._time_base)):
+        if self._span is None or self._span.contains(to_seconds(pts, self._time_base)):
             self.lost_units += duration
             self.lost_frames += 1
 
