@@ -257,17 +257,33 @@ def lengthen(path: str, target: Path, times: int) -> None:
 
 def measure_memory(path: str, model_name: str) -> dict[str, float]:
     """Peak resident memory of both processes, in a process of its own."""
-    code = (
-        "import json, resource, sys, tempfile\n"
-        "from pathlib import Path\n"
-        "from pipeline import Library\n"
-        f"with tempfile.TemporaryDirectory() as d, Library.open(Path(d) / 's', model={model_name!r}) as library:\n"
-        f"    (result,) = library.add({path!r})\n"
-        "    assert result.state == 'done', result\n"
-        "peak = lambda who: resource.getrusage(who).ru_maxrss / 1024\n"
-        "print(json.dumps({'encode': peak(resource.RUSAGE_SELF), 'decode': peak(resource.RUSAGE_CHILDREN),"
-        " 'sampled': result.frames_sampled}))\n"
-    )
+    code = f"""
+import json, resource, tempfile, threading
+from pathlib import Path
+import psutil
+from pipeline import Library
+
+peak, ended = [0], threading.Event()
+
+def watch():
+    # The kernel's own high-water mark of the decoding process, read while it lives: that of ended children counts the
+    # moment of their fork as well, when they still were the parent.
+    while not ended.wait(0.05):
+        for child in psutil.Process().children(recursive=True):
+            try:
+                text = Path(f"/proc/{{child.pid}}/status").read_text()
+                peak[0] = max(peak[0], int(text.split("VmHWM:")[1].split()[0]))
+            except (OSError, IndexError):
+                pass
+
+threading.Thread(target=watch, daemon=True).start()
+with tempfile.TemporaryDirectory() as folder, Library.open(Path(folder) / "store", model={model_name!r}) as library:
+    (result,) = library.add({path!r})
+    assert result.state == "done", result
+ended.set()
+own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({{"encode": own / 1024, "decode": peak[0] / 1024, "sampled": result.frames_sampled}}))
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     values: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return values
@@ -325,7 +341,7 @@ def main() -> None:
     print(
         f"`python scripts/bench_ingest.py {shown}`\n\n{len(os.sched_getaffinity(0))} cores, Python "
         f"{platform.python_version()}, torch {torch.__version__}, faiss {faiss.__version__}, model {options.model} "
-        f"(seed 0), {options.runs} runs, {options.fps:g} frames a second"
+        f"(seed 0), {1 if options.memory else options.runs} runs, {options.fps:g} frames a second"
     )
     with tempfile.TemporaryDirectory() as scratch:
         videos = options.videos or [draw(Path(scratch))]
