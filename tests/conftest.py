@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 
 ALLOWED_SKIP = "not here:"
+
+
+def pytest_configure() -> None:
+    # A shell without job control starts what runs in the background with SIGINT ignored, and programs that the tests
+    # start would inherit that: Ctrl-C could not be tested.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def require_all() -> bool:
