@@ -42,6 +42,10 @@ ITEM_KEYS = [
 QUICK = ("encoder.precision=fp32", "encoder.batch_size=8", "workers.object_store_bytes=100000000")
 
 
+# Two of Ray's own watchers ask a cluster that was ended early for a minute before they end by themselves.
+SLOW_TO_NOTICE = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+
+
 def settings(*values: str) -> list[str]:
     """``--set`` for each of ``values``, after those that make a trial quick."""
     return [word for value in (*QUICK, *values) for word in ("--set", value)]

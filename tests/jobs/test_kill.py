@@ -16,13 +16,11 @@ import psutil
 import pytest
 
 from pipeline.catalog import Catalog
-from tests.jobs.running import Running, describe, draw_film, longreel, settings, tiny_model
+from tests.jobs.running import SLOW_TO_NOTICE, Running, describe, draw_film, longreel, settings, tiny_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 FILMS = 4
-# Two of Ray's own watchers ask their dead cluster for a minute before they end.
-_SLOW_TO_NOTICE = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 # In this order, each at a random moment of the work. The driver's death ends a run, the others must not.
 VICTIMS = (
     "encode worker",
@@ -73,7 +71,7 @@ class Killer:
                     running.process.kill()
                     self._count()
                     assert running.end().code == -signal.SIGKILL
-                    assert running.left_over(but=_SLOW_TO_NOTICE) == [], "what the driver started ends with it"
+                    assert running.left_over(but=SLOW_TO_NOTICE) == [], "what the driver started ends with it"
                     return None
                 found = [p for p in running.note_family().values() if is_victim(p, victim)]
                 if found:
