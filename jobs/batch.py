@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from csat_fusion.errors import LongreelError
@@ -135,8 +134,7 @@ class BatchJob:
             raise  # not this video's fault: nothing can be kept any more
         except LongreelError as error:
             record = self._catalog.fail_video(video_id, uri, item.name, error, job_id=self._job_id, tags=item.tags)
-            said = {"type": type(error).__name__, "message": str(error)}
-            result = replace(item_from_record(record, "failed"), error=said)
+            result = item_from_record(record, "failed", error)
         self._record(item, result)
         self._reporter.video_ended(item.name, result)
         return result

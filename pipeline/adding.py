@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from csat_fusion.errors import LongreelError
@@ -55,8 +54,7 @@ def add_one(
         raise
     except LongreelError as error:
         record = catalog.fail_video(video_id_for(uri), uri, item.name, error, tags=item.tags)
-        said = {"type": type(error).__name__, "message": str(error)}
-        return replace(item_from_record(record, "failed"), error=said)
+        return item_from_record(record, "failed", error)
 
 
 def _add(

@@ -132,12 +132,13 @@ class ItemResult:
         return asdict(self)
 
 
-def item_from_record(record: VideoRecord, state: str) -> ItemResult:
-    """A job's line for a video that the catalog knows."""
+def item_from_record(record: VideoRecord, state: str, error: LongreelError | None = None) -> ItemResult:
+    """A job's line for a video that the catalog knows; ``error`` is what it failed with."""
     return ItemResult(
         uri=record.uri,
         video=record.id,
         state=state,
+        error={"type": type(error).__name__, "message": str(error)} if error is not None else None,
         duration_seconds=record.duration_seconds,
         segments=record.segments,
         vectors=record.vectors,
