@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from csat_fusion.errors import CompressionError, LongreelError
 
 if TYPE_CHECKING:
-    from csat_fusion.attention import weighted_attention
-    from csat_fusion.compressor import COMPRESSORS, Compressor, make_compressor
-    from csat_fusion.rivals import IdentityCompressor, UniformCompressor
-    from csat_fusion.runs import RunCompressor, merge_runs
+    from csat_fusion.attention.weighted import weighted_attention
+    from csat_fusion.compressors.base import COMPRESSORS, Compressor, make_compressor
+    from csat_fusion.compressors.frames import IdentityCompressor, UniformCompressor
+    from csat_fusion.compressors.runs import RunCompressor, merge_runs
     from csat_fusion.tokens import TokenSet
-    from csat_fusion.ward import WardCompressor
+    from csat_fusion.compressors.ward import WardCompressor
 
 __all__ = [
     "COMPRESSORS",
@@ -36,16 +36,16 @@ __all__ = [
 ]
 
 _HOME = {
-    "COMPRESSORS": "csat_fusion.compressor",
-    "Compressor": "csat_fusion.compressor",
-    "IdentityCompressor": "csat_fusion.rivals",
-    "RunCompressor": "csat_fusion.runs",
+    "COMPRESSORS": "csat_fusion.compressors.base",
+    "Compressor": "csat_fusion.compressors.base",
+    "IdentityCompressor": "csat_fusion.compressors.frames",
+    "RunCompressor": "csat_fusion.compressors.runs",
     "TokenSet": "csat_fusion.tokens",
-    "UniformCompressor": "csat_fusion.rivals",
-    "WardCompressor": "csat_fusion.ward",
-    "make_compressor": "csat_fusion.compressor",
-    "merge_runs": "csat_fusion.runs",
-    "weighted_attention": "csat_fusion.attention",
+    "UniformCompressor": "csat_fusion.compressors.frames",
+    "WardCompressor": "csat_fusion.compressors.ward",
+    "make_compressor": "csat_fusion.compressors.base",
+    "merge_runs": "csat_fusion.compressors.runs",
+    "weighted_attention": "csat_fusion.attention.weighted",
 }
 
 

@@ -17,7 +17,7 @@ from pipeline.media import Block, ClosedSegment, PartResult, SegmentRecord, Toke
 from pipeline.thumbnails import thumbnail_jpeg
 
 if TYPE_CHECKING:
-    from csat_fusion.compressor import Compressor
+    from csat_fusion.compressors.base import Compressor
     from encoders.base import Encoder
 
 __all__ = ["Digest", "DigestOptions", "TokenOptions"]

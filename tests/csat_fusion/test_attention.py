@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from csat_fusion.attention import weighted_attention
+from csat_fusion.attention.weighted import weighted_attention
 from csat_fusion.errors import CompressionError
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csat_fusion.errors import CompressionError
-from csat_fusion.runs import RunCompressor, merge_runs
+from csat_fusion.compressors.runs import RunCompressor, merge_runs
 
 
 def segment(frames: int, seed: int = 0, width: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csat_fusion.errors import CompressionError
-from csat_fusion.ward import WardCompressor
+from csat_fusion.compressors.ward import WardCompressor
 
 Frame = tuple[torch.Tensor, float, float, float]
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from csat_fusion.compressor import Compressor, compute_dtype
+from csat_fusion.compressors.base import Compressor, compute_dtype
 from csat_fusion.errors import CompressionError
 from csat_fusion.tokens import TokenSet
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from csat_fusion.compressors.budget import Budget, Cosine, Ratio, parse_budget
 from csat_fusion.errors import CompressionError
 from csat_fusion.tokens import TokenSet
 
@@ -35,7 +36,9 @@ class Compressor(ABC):
     Give a compressor one video or segment; ``reset`` makes it ready for the next. Not safe for several threads at once.
 
     Args:
-        budget: how many tokens to keep, at least 1; ``None`` (no limit) only where ``unlimited`` says so.
+        budget: how many tokens to keep, at least 1; or a share of those seen or a fidelity (see
+            :mod:`csat_fusion.compressors.budget`); ``None`` (no limit) only where ``unlimited`` says so. A fidelity
+            only where ``by_cosine`` says so.
         gap_seconds: tokens with more unseen time than this between their spans are not merged, at least 0. Methods
             that never merge across time ignore it.
         keep_assignment: remember where each token went (memory grows with the stream).
@@ -47,13 +50,17 @@ class Compressor(ABC):
     exact_budget: ClassVar[bool] = False
     #: ``budget`` may be None
     unlimited: ClassVar[bool] = False
+    #: ``budget`` may be a :class:`Cosine`
+    by_cosine: ClassVar[bool] = False
 
-    def __init__(self, budget: int | None, *, gap_seconds: float = 1.0, keep_assignment: bool = False) -> None:
-        if budget is None:
-            if not self.unlimited:
-                raise CompressionError(f"{type(self).__name__} needs a budget of at least 1 token, got None")
-        elif isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
-            raise CompressionError(f"the budget must be a whole number of tokens, at least 1, got {budget!r}")
+    def __init__(self, budget: Budget | str, *, gap_seconds: float = 1.0, keep_assignment: bool = False) -> None:
+        budget = parse_budget(budget)
+        if budget is None and not self.unlimited:
+            raise CompressionError(f"{type(self).__name__} needs a budget of at least 1 token, got None")
+        if isinstance(budget, Cosine) and not self.by_cosine:
+            raise CompressionError(
+                f"{type(self).__name__} cannot keep to a fidelity ({budget}); give a number of tokens or a ratio"
+            )
         if not gap_seconds >= 0:
             raise CompressionError(f"gap_seconds must be at least 0, got {gap_seconds!r}")
         self._budget = budget
@@ -63,9 +70,15 @@ class Compressor(ABC):
         self._forget()
 
     @property
-    def budget(self) -> int | None:
-        """The most tokens that ``result`` gives; ``None``: no limit."""
+    def budget(self) -> Budget:
+        """The most tokens that ``result`` gives, as a number, a share or a fidelity; ``None``: no limit."""
         return self._budget
+
+    def _limit(self, seen: int) -> int:
+        """The most tokens to keep of ``seen``, where the budget is a number or a share; ``seen`` where there is none."""
+        if isinstance(self._budget, Ratio):
+            return self._budget.limit(seen)
+        return seen if self._budget is None or isinstance(self._budget, Cosine) else min(seen, self._budget)
 
     @property
     def gap_seconds(self) -> float:
@@ -219,14 +232,30 @@ def _listed(module: str, name: str) -> Callable[..., Compressor]:
 
 
 COMPRESSORS: dict[str, Callable[..., Compressor]] = {
-    "ward": _listed("csat_fusion.ward", "WardCompressor"),
-    "runs": _listed("csat_fusion.runs", "RunCompressor"),
-    "uniform": _listed("csat_fusion.rivals", "UniformCompressor"),
-    "identity": _listed("csat_fusion.rivals", "IdentityCompressor"),
+    "ward": _listed("csat_fusion.compressors.ward", "WardCompressor"),
+    "ward-batched": _listed("csat_fusion.compressors.batched", "BatchedWardCompressor"),
+    "runs": _listed("csat_fusion.compressors.runs", "RunCompressor"),
+    "patch-runs": _listed("csat_fusion.compressors.patch_runs", "PatchRunCompressor"),
+    "evs": _listed("csat_fusion.compressors.evs", "EvsCompressor"),
+    "random": _listed("csat_fusion.compressors.random", "RandomCompressor"),
+    "uniform": _listed("csat_fusion.compressors.frames", "UniformCompressor"),
+    "segment-mean": _listed("csat_fusion.compressors.pooling", "SegmentMeanCompressor"),
+    "spatial-pool": _listed("csat_fusion.compressors.pooling", "SpatialPoolCompressor"),
+    "tome": _listed("csat_fusion.compressors.tome", "TomeCompressor"),
+    "floc": _listed("csat_fusion.compressors.floc", "FlocCompressor"),
+    "kmeans": _listed("csat_fusion.compressors.kmeans", "KMeansCompressor"),
+    "dycoke": _listed("csat_fusion.compressors.dycoke", "DycokeCompressor"),
+    "visionzip": _listed("csat_fusion.compressors.visionzip", "VisionZipCompressor"),
+    "dct": _listed("csat_fusion.compressors.transform", "DctCompressor"),
+    "haar": _listed("csat_fusion.compressors.transform", "HaarCompressor"),
+    "dfmr": _listed("csat_fusion.compressors.dfmr", "DfmrCompressor"),
+    "query": _listed("csat_fusion.compressors.query", "QueryCompressor"),
+    "compose": _listed("csat_fusion.compressors.compose", "ComposedCompressor"),
+    "identity": _listed("csat_fusion.compressors.frames", "IdentityCompressor"),
 }
 
 
-def make_compressor(name: str, budget: int | None, *, gap_seconds: float = 1.0, **options: Any) -> Compressor:
+def make_compressor(name: str, budget: Budget | str, *, gap_seconds: float = 1.0, **options: Any) -> Compressor:
     """The compressor of that name in ``COMPRESSORS``, with ``options`` of its class.
 
     Raises:

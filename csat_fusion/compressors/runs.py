@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from csat_fusion.compressor import LARGEST_VALUE, Compressor
+from csat_fusion.compressors.base import LARGEST_VALUE, Compressor
 from csat_fusion.errors import CompressionError
 from csat_fusion.tokens import TokenSet
 
