@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -75,7 +73,7 @@ class Compressor(ABC):
         return self._budget
 
     def _limit(self, seen: int) -> int:
-        """The most tokens to keep of ``seen``, where the budget is a number or a share; ``seen`` where there is none."""
+        """The most tokens to keep of ``seen``, by a number or a share; ``seen`` where there is none."""
         if isinstance(self._budget, Ratio):
             return self._budget.limit(seen)
         return seen if self._budget is None or isinstance(self._budget, Cosine) else min(seen, self._budget)
@@ -121,8 +119,8 @@ class Compressor(ABC):
             raise CompressionError("no frame was given yet, so there are no tokens")
         return self._read()
 
-    def assignment(self) -> npt.NDArray[np.int64]:
-        """For every token seen, ``[n]`` in the order given, its index in ``result()``; -1 where it was dropped.
+    def assignment(self) -> Tensor:
+        """For every token seen, its index in ``result()``: ``[n]`` int64 on the CPU, in the order given.
 
         Raises:
             CompressionError: the compressor was not made with ``keep_assignment=True``, or no frame was given yet.
@@ -186,7 +184,7 @@ class Compressor(ABC):
     def _read(self) -> TokenSet: ...
 
     @abstractmethod
-    def _assign(self) -> npt.NDArray[np.int64]: ...
+    def _assign(self) -> Tensor: ...
 
     @abstractmethod
     def _clear(self) -> None: ...

@@ -40,7 +40,7 @@ class Ratio:
 class Cosine:
     """Keep as few tokens as leave every token's cosine to the one that stands for it at ``least`` or above.
 
-    ``0 < least <= 1``; a token of zero norm may be represented only by itself.
+    ``0 < least <= 1``, up to rounding. A token of zero norm may be represented only by one of zero norm.
     """
 
     least: float

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from csat_fusion.compressors.base import LARGEST_VALUE, Compressor
+from csat_fusion.compressors.budget import Budget
 from csat_fusion.errors import CompressionError
 from csat_fusion.tokens import TokenSet
 
@@ -40,12 +41,25 @@ class _Chain:
         self.next = np.full(capacity, -1, dtype=np.int64)
         self.previous = np.full(capacity, -1, dtype=np.int64)
         self.gap_seconds = gap_seconds
-        self.free = list(range(capacity - 1, -1, -1))
+        self.free: list[int] = list(range(capacity - 1, -1, -1))
         self.first = -1
         self.last = -1
         self.count = 0
 
+    def grow(self) -> None:
+        """Twice the capacity."""
+        capacity = len(self.weight)
+        self.mean = np.concatenate([self.mean, np.zeros_like(self.mean)])
+        for name, empty in (("weight", 0), ("start", 0), ("end", 0), ("frames", 0), ("cost", np.inf), ("live", False)):
+            column = getattr(self, name)
+            setattr(self, name, np.concatenate([column, np.full(capacity, empty, dtype=column.dtype)]))
+        self.next = np.concatenate([self.next, np.full(capacity, -1, dtype=np.int64)])
+        self.previous = np.concatenate([self.previous, np.full(capacity, -1, dtype=np.int64)])
+        self.free.extend(range(2 * capacity - 1, capacity - 1, -1))
+
     def append(self, mean: _Floats, weight: float, start_seconds: float, end_seconds: float) -> None:
+        if not self.free:
+            self.grow()
         i = self.free.pop()
         self.mean[i] = mean
         self.weight[i], self.start[i], self.end[i] = weight, start_seconds, end_seconds
@@ -124,13 +138,13 @@ class RunCompressor(Compressor):
     """Keeps runs of whole frames, each patch the mean over its run; the cheapest neighbours in time are merged first.
 
     With P = 1 it keeps exactly ``min(T, budget)`` vectors; with more patches ``min(T, budget // P)`` runs of P tokens.
-    ``update`` raises :class:`CompressionError` where the budget is smaller than one frame.
+    ``update`` raises :class:`CompressionError` where a number of tokens is smaller than one frame; a ratio is never
+    taken to mean less than one frame.
     """
 
     exact_budget = False
-    _budget: int
 
-    def __init__(self, budget: int, *, gap_seconds: float = 1.0, keep_assignment: bool = False) -> None:
+    def __init__(self, budget: Budget | str, *, gap_seconds: float = 1.0, keep_assignment: bool = False) -> None:
         super().__init__(budget, gap_seconds=gap_seconds, keep_assignment=keep_assignment)
         self._clear()
 
@@ -138,14 +152,15 @@ class RunCompressor(Compressor):
         self._chain: _Chain | None = None
 
     def _take(self, tokens: Tensor, start_seconds: float, end_seconds: float, weight: float) -> None:
-        if len(tokens) > self._budget:
+        limit = self._limit((self._frames_seen + 1) * len(tokens))
+        if isinstance(self._budget, int) and len(tokens) > self._budget:
             raise CompressionError(
                 f"runs keeps whole frames: a budget of {self._budget} is less than the {len(tokens)} tokens of a "
                 f"frame; 'ward' can go below one frame"
             )
-        runs = self._budget // len(tokens)
+        runs = max(1, limit // len(tokens))
         if self._chain is None:
-            self._chain = _Chain(runs + 1, tokens.numel(), self._gap_seconds)
+            self._chain = _Chain(2, tokens.numel(), self._gap_seconds)
         chain = self._chain
         chain.append(tokens.reshape(-1).double().cpu().numpy(), weight, start_seconds, end_seconds)
         if chain.count > runs:
@@ -156,12 +171,10 @@ class RunCompressor(Compressor):
         assert self._like is not None
         return _token_set(self._chain, self._patches, self._like)
 
-    def _assign(self) -> _Ints:
+    def _assign(self) -> Tensor:
         assert self._chain is not None
-        patches = np.arange(self._patches)
         runs = np.repeat(np.arange(self._chain.count), self._chain.frames[self._chain.order()])
-        assigned: _Ints = (runs[:, None] * self._patches + patches).reshape(-1)
-        return assigned
+        return torch.from_numpy((runs[:, None] * self._patches + np.arange(self._patches)).reshape(-1))
 
 
 def merge_runs(

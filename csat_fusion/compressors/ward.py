@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from csat_fusion.compressors.base import Compressor, compute_dtype
+from csat_fusion.compressors.budget import Budget
 from csat_fusion.errors import CompressionError
 from csat_fusion.tokens import TokenSet
 
@@ -32,6 +33,18 @@ __all__ = ["WardCompressor"]
 
 # Spans come from sums of floats: a gap of exactly gap_seconds must not depend on the last bit.
 _ROUNDING_SECONDS = 1e-9
+# Each column of the state and what a free slot holds; a free slot is infinitely far from everything in time.
+_COLUMNS = {
+    "_weight": 0.0,
+    "_start": np.inf,
+    "_end": -np.inf,
+    "_patch": -1,
+    "_node": -1,
+    "_nearest": 0,
+    "_nearest_cost": np.inf,
+    "_nearest_version": 0,
+    "_version": 0,
+}
 _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
 
@@ -49,11 +62,10 @@ class WardCompressor(Compressor):
     """
 
     exact_budget = True
-    _budget: int
 
     def __init__(
         self,
-        budget: int,
+        budget: Budget | str,
         *,
         gap_seconds: float = 1.0,
         fast_path: bool = True,
@@ -63,6 +75,15 @@ class WardCompressor(Compressor):
         self._fast_path = fast_path
         # Finite even where the gap is not, because free slots are kept out by their infinite distance in time.
         self._limit_seconds = min(self._gap_seconds + _ROUNDING_SECONDS, 1e300)
+        self._weight: _Floats
+        self._start: _Floats
+        self._end: _Floats
+        self._patch: _Ints
+        self._node: _Ints
+        self._nearest: _Ints
+        self._nearest_cost: _Floats
+        self._nearest_version: _Ints
+        self._version: _Ints
         self._clear()
 
     def _clear(self) -> None:
@@ -74,33 +95,46 @@ class WardCompressor(Compressor):
         self._seen: list[_Ints] = []
 
     def _allocate(self, tokens: Tensor) -> None:
-        slots = self._budget + len(tokens)
+        slots = self._slots(len(tokens))
         dtype = compute_dtype(tokens.dtype)
         # Distances are differences of squares; taking a common origin away keeps their digits.
         self._origin = tokens.to(dtype).mean(dim=0)
         self._mean = torch.zeros(slots, tokens.shape[1], dtype=dtype, device=tokens.device)
         self._norm = torch.zeros(slots, dtype=dtype, device=tokens.device)  # |mean|^2
-        self._weight = np.zeros(slots)
-        self._start = np.full(slots, np.inf)  # a free slot is infinitely far from everything in time
-        self._end = np.full(slots, -np.inf)
-        self._patch = np.full(slots, -1, dtype=np.int64)
-        self._node = np.full(slots, -1, dtype=np.int64)
+        for name, empty in _COLUMNS.items():
+            setattr(self, name, np.full(slots, empty))
         self._square = np.zeros((slots, slots))  # |mean_i - mean_j|^2
         self._cost = np.full((slots, slots), np.inf)  # Ward's, infinite beyond the gap
         # A slot that changes looks for its nearest; others that pointed at it are stale (the version tells) until they
         # come up as the least. So each pair is seen by the one of the two that changed last, and the least is exact.
-        self._nearest = np.zeros(slots, dtype=np.int64)
-        self._nearest_cost = np.full(slots, np.inf)
-        self._nearest_version = np.zeros(slots, dtype=np.int64)
-        self._version = np.zeros(slots, dtype=np.int64)
         self._current = np.full(len(tokens), -1, dtype=np.int64)  # the slot that took each patch of the last frame
+
+    def _slots(self, patches: int) -> int:
+        """Room for what is kept and one frame more; twice that where the limit grows."""
+        seen = (self._frames_seen + 1) * patches
+        return self._budget + patches if isinstance(self._budget, int) else 2 * (self._limit(seen) + patches)
+
+    def _grow(self, slots: int) -> None:
+        """Room for ``slots`` in all."""
+        assert self._mean is not None
+        more = slots - len(self._weight)
+        self._mean = torch.cat([self._mean, self._mean.new_zeros(more, self._mean.shape[1])])
+        self._norm = torch.cat([self._norm, self._norm.new_zeros(more)])
+        for name, empty in _COLUMNS.items():
+            column = getattr(self, name)
+            setattr(self, name, np.concatenate([column, np.full(more, empty, dtype=column.dtype)]))
+        self._square = np.pad(self._square, (0, more))
+        self._cost = np.pad(self._cost, (0, more), constant_values=np.inf)
 
     def _take(self, tokens: Tensor, start_seconds: float, end_seconds: float, weight: float) -> None:
         if self._mean is None:
             self._allocate(tokens)
         assert self._mean is not None
+        limit = self._limit((self._frames_seen + 1) * len(tokens))
+        if self._count + len(tokens) > len(self._weight):
+            self._grow(2 * (limit + len(tokens)))
         frame = tokens.to(self._mean.dtype) - self._origin
-        absorbed = self._absorb(frame, start_seconds, end_seconds, weight)
+        absorbed = self._absorb(frame, start_seconds, end_seconds, weight, self._count + len(frame) - limit)
         fresh = np.flatnonzero(~absorbed)
         touched = np.unique(self._current[absorbed])
         slots = np.flatnonzero(self._weight == 0)[: len(fresh)]
@@ -118,12 +152,14 @@ class WardCompressor(Compressor):
             self._parent.extend(self._node[slots].tolist())
             self._seen.append(self._node[self._current])
         self._measure(np.concatenate([touched, slots]))
-        if self._count > self._budget:
-            self._shrink()
+        if self._count > limit:
+            self._shrink(limit)
 
-    def _absorb(self, frame: Tensor, start_seconds: float, end_seconds: float, weight: float) -> npt.NDArray[np.bool_]:
-        """The fast path: which patches ``[P]`` went straight into the token that took them in the last frame."""
-        if not self._fast_path or self._tau <= 0:
+    def _absorb(
+        self, frame: Tensor, start_seconds: float, end_seconds: float, weight: float, most: int
+    ) -> npt.NDArray[np.bool_]:
+        """The fast path: which patches ``[P]``, at most ``most``, went into the token that took them a frame ago."""
+        if not self._fast_path or self._tau <= 0 or most <= 0:
             return np.zeros(len(frame), dtype=np.bool_)
         assert self._mean is not None
         current = self._current
@@ -131,7 +167,10 @@ class WardCompressor(Compressor):
         square = (difference * difference).sum(dim=1).double().cpu().numpy()
         held = self._weight[current]
         near = start_seconds - self._end[current] <= self._limit_seconds
-        taken: npt.NDArray[np.bool_] = (held * weight / (held + weight) * square <= self._tau) & near
+        cost = held * weight / (held + weight) * square
+        taken: npt.NDArray[np.bool_] = (cost <= self._tau) & near
+        if taken.sum() > most:  # a growing limit leaves room for some
+            taken[np.argsort(np.where(taken, cost, np.inf), kind="stable")[most:]] = False
         patches = np.flatnonzero(taken)
         if not len(patches):
             return taken
@@ -171,13 +210,13 @@ class WardCompressor(Compressor):
         self._nearest_cost[rows] = cost[np.arange(len(rows)), nearest]
         self._nearest_version[rows] = self._version[nearest]
 
-    def _shrink(self) -> None:
+    def _shrink(self, limit: int) -> None:
         """Merge until the budget holds, then bring the means up to date in one product."""
         before = self._weight.copy()
         merged: list[tuple[int, int]] = []
         cost = 0.0
         nearest, nearest_cost = self._nearest, self._nearest_cost
-        while self._count > self._budget:
+        while self._count > limit:
             keep = int(nearest_cost.argmin())
             least = float(nearest_cost[keep])
             if math.isinf(least):
@@ -290,12 +329,11 @@ class WardCompressor(Compressor):
             patch=torch.from_numpy(self._patch[order]).to(device),
         )
 
-    def _assign(self) -> _Ints:
+    def _assign(self) -> Tensor:
         parent = np.asarray(self._parent, dtype=np.int64)
         while not np.array_equal(up := parent[parent], parent):
             parent = up
         order = self._order()
         place = np.full(len(parent), -1, dtype=np.int64)
         place[self._node[order]] = np.arange(len(order))
-        assigned: _Ints = place[parent[np.concatenate(self._seen)]]
-        return assigned
+        return torch.from_numpy(place[parent[np.concatenate(self._seen)]])

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csat_fusion.errors import CompressionError
 from csat_fusion.compressors.runs import RunCompressor, merge_runs
+from csat_fusion.errors import CompressionError
 
 
 def segment(frames: int, seed: int = 0, width: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

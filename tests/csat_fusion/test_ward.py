@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csat_fusion.errors import CompressionError
 from csat_fusion.compressors.ward import WardCompressor
+from csat_fusion.errors import CompressionError
 
 Frame = tuple[torch.Tensor, float, float, float]
 
@@ -104,7 +104,7 @@ def test_tokens_are_the_means_of_what_the_assignment_says(frames: list[Frame], b
     rows = torch.cat([tokens for tokens, *_ in frames])
     weights = torch.tensor([w for tokens, _, _, w in frames for _ in tokens], dtype=torch.float64)
     for k in range(len(got)):
-        mine = torch.from_numpy(assignment == k)
+        mine = assignment == k
         mean = (rows[mine] * weights[mine, None]).sum(0) / weights[mine].sum()
         torch.testing.assert_close(got.tokens[k], mean, rtol=0, atol=1e-9)
 
@@ -119,7 +119,7 @@ def test_long_streams_do_not_drift() -> None:
             base = torch.randn(9, 16, generator=generator)
         frames.append(base + 0.2 * torch.randn(9, 16, generator=generator) + 500.0)
         compressor.update(frames[-1], t * 0.5, t * 0.5 + 0.5)
-    got, assignment = compressor.result(), torch.from_numpy(compressor.assignment())
+    got, assignment = compressor.result(), compressor.assignment()
     rows = torch.cat(frames).double()
     for k in range(len(got)):
         torch.testing.assert_close(got.tokens[k].double(), rows[assignment == k].mean(0), rtol=0, atol=2e-3)
@@ -143,7 +143,7 @@ def test_the_fast_path_costs_little_fidelity() -> None:
         compressor = WardCompressor(64, fast_path=fast_path, keep_assignment=True)
         for t, frame in enumerate(frames):
             compressor.update(frame, t * 0.5, t * 0.5 + 0.5)
-        back = compressor.result().tokens[torch.from_numpy(compressor.assignment())]
+        back = compressor.result().tokens[compressor.assignment()]
         error[fast_path] = float((back - torch.cat(frames)).square().sum())
     assert error[True] < 1.1 * error[False]
 
