@@ -1,0 +1,206 @@
+"""The efficiency tables and their verdicts: runs the rows of ``benching.efficiency``.
+
+Shapes: n tokens, m kept tokens, q queries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+from benching.efficiency import METHODS, Row, measure
+from benching.processes import Outcome, run_apart
+from benching.tables import Report, mean, plot_lines, progress, spread
+
+__all__ = ["run"]
+
+# The default form, the one the targets are about.
+DEFAULT = "csat ward"
+Results = dict[str, dict[int, Outcome]]
+
+
+def run(report: Report, options: argparse.Namespace) -> None:
+    """Measure, print and judge every setting of ``options.queries``."""
+    methods = options.methods or list(METHODS)
+    for name in methods:
+        if name not in METHODS:
+            raise SystemExit(f"--methods {name!r}: must be of {', '.join(repr(m) for m in METHODS)}")
+    limit_bytes = int(options.limit_gb * 1e9) if options.limit_gb else int(0.8 * _free_bytes())
+    report.section("Efficiency", _explain(options, limit_bytes))
+    for queries in options.queries:
+        results = _measure_all(report, options, methods, queries, limit_bytes)
+        label = f"q = {queries}"
+        _tables(report, options, results, label)
+        if queries == "n":
+            _judge(report, results, label, with_targets=True)
+        else:
+            _judge(report, results, label, with_targets=False)
+        if options.plot is not None:
+            _plot(options.plot, results, queries)
+
+
+def _measure_all(
+    report: Report, options: argparse.Namespace, methods: list[str], queries: str, limit_bytes: int
+) -> Results:
+    results: Results = {name: {} for name in methods}
+    for n in options.tokens:  # size by size, so that a machine whose speed drifts treats the methods alike
+        for name in methods:
+            before = [(k, o) for k, o in results[name].items() if o.kind in ("time", "memory")]
+            if before:  # a larger one would be over the same limit
+                size, outcome = before[0]
+                results[name][n] = Outcome(outcome.kind, detail=f"not run: {outcome.detail} at {size}")
+                continue
+            row = Row(
+                method=name,
+                tokens=n,
+                queries=n if queries == "n" else int(queries),
+                seeds=tuple(range(options.seeds)),
+                ratio=options.ratio,
+                device=options.device,
+                dtype=options.dtype,
+            )
+            outcome = run_apart(
+                measure, row, threads=options.threads, limit_seconds=options.limit_seconds, limit_bytes=limit_bytes
+            )
+            results[name][n] = outcome
+            if outcome.kind == "failed":
+                report.unavailable(f"{name}, n = {n}, q = {queries}", outcome.detail)
+            progress(f"q = {queries}, n = {n}, {name}: {_say(outcome)}")
+    return results
+
+
+def _say(outcome: Outcome) -> str:
+    if outcome.kind != "ok":
+        return f"{outcome.kind}: {outcome.detail}"
+    value = outcome.value
+    return f"{mean(value['seconds']) * 1e3:.1f} ms, {mean(value['bytes']) / 1e6:.1f} MB"
+
+
+def _free_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise SystemExit("/proc/meminfo does not say how much memory is free: give --limit-gb")
+
+
+def _explain(options: argparse.Namespace, limit_bytes: int) -> str:
+    lines = [
+        f"8 heads of 64, {options.dtype}, {options.device}; synthetic video tokens with drift and cuts, 64 patches a frame, "
+        f"2 frames a second. Mean ± standard deviation over {options.seeds} seeds (two or one where a call takes over "
+        f"10 s or 30 s). Limits: {options.limit_seconds:g} s a call, {limit_bytes / 1e9:.1f} GB a process. Peak memory is "
+        "above the inputs and holds a method's own matrices; its time does not hold making them.",
+        "",
+    ]
+    lines += [f"- {name}: {method.note.format(ratio=options.ratio)}" for name, method in METHODS.items()]
+    return "\n".join(lines)
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def _tables(report: Report, options: argparse.Namespace, results: Results, label: str) -> None:
+    sizes = options.tokens
+    header = ["method", *(f"n = {n:,}" for n in sizes)]
+    values = {
+        name: {str(n): {"kind": o.kind, "detail": o.detail, **(o.value or {})} for n, o in row.items()}
+        for name, row in results.items()
+    }
+    rows = [[name, *(_cell(row[n], "seconds", 1e3) for n in sizes)] for name, row in results.items()]
+    report.table(f"Time, ms, {label} (compression counted)", header, rows, values=values)
+    compressing = {name: row for name, row in results.items() if _compresses(row)}
+    if compressing:
+        rows = []
+        for name, row in compressing.items():
+            rows.append([f"{name}: compressing", *(_cell(row[n], "compress_seconds", 1e3) for n in sizes)])
+            rows.append([f"{name}: attending", *(_cell(row[n], "attend_seconds", 1e3) for n in sizes)])
+        report.table(f"Of that, compressing and attending apart, ms, {label}", header, rows)
+    rows = [[name, *(_cell(row[n], "bytes", 1e-6) for n in sizes)] for name, row in results.items()]
+    report.table(f"Peak memory, MB, {label}", header, rows)
+    if label == "q = n":
+        rows = [[name, *(_state(name, n, options) for n in sizes)] for name in results]
+        report.table("State, MB: what must be kept of the n tokens to answer further queries", header, rows)
+
+
+def _compresses(row: dict[int, Outcome]) -> bool:
+    return any(any(o.value["compress_seconds"]) for o in row.values() if o.kind == "ok")
+
+
+def _cell(outcome: Outcome, key: str, factor: float) -> str:
+    if outcome.kind == "failed":
+        return "failed"
+    if outcome.kind != "ok":
+        return outcome.detail if not outcome.detail.startswith("not run") else f"({outcome.detail})"
+    numbers = _numbers(outcome, key)
+    scaled = [v * factor for v in numbers]
+    text = spread(scaled, 2 if mean(scaled) < 10 else 1 if mean(scaled) < 100 else 0)
+    return f"{text} ({len(scaled)} seeds)" if len(scaled) < outcome.value["asked"] else text
+
+
+def _numbers(outcome: Outcome, key: str) -> list[float]:
+    value: dict[str, Any] = outcome.value
+    if key == "attend_seconds":
+        return [a - b for a, b in zip(value["seconds"], value["compress_seconds"], strict=True)]
+    return list(value[key])
+
+
+def _state(name: str, n: int, options: argparse.Namespace) -> str:
+    row = Row(name, n, n, ratio=options.ratio, dtype=options.dtype)
+    size = 4 if options.dtype == "float32" else 2
+    return f"{METHODS[name].state(row) * size / 1e6:.2f}"
+
+
+def _plot(folder: Path, results: Results, queries: str) -> None:
+    for key, factor, what in (("seconds", 1e3, "ms"), ("bytes", 1e-6, "MB")):
+        series = {}
+        for name, row in results.items():
+            done = [n for n, o in row.items() if o.kind == "ok"]
+            series[name] = (done, [mean(_numbers(row[n], key)) * factor for n in done])
+        title = f"{'Time' if key == 'seconds' else 'Peak memory'} of attention over n video tokens, q = {queries}"
+        path = folder / f"attention-{'time' if key == 'seconds' else 'memory'}-q-{queries}.png"
+        plot_lines(path, series, title=title, x_label="n", y_label=what, log_x=True, log_y=True, bold=[DEFAULT])
+
+
+# -- verdicts ----------------------------------------------------------------------------------------------------------
+
+
+def _judge(report: Report, results: Results, label: str, *, with_targets: bool) -> None:
+    """The targets (q = n, as in the paper) or, where queries are few, how many calls a compression must serve."""
+    if DEFAULT not in results:
+        return
+    ours = results[DEFAULT]
+    if with_targets:
+        for key, ratio, what in (("bytes", 2.7, "memory"), ("seconds", 2.5, "time")):
+            target = f"{DEFAULT} at n = 4,096, {label}: over {ratio} times less {what} than eager attention"
+            found = _ratio(results.get("eager", {}).get(4096), ours.get(4096), key)
+            report.verdict(target, None if math.isnan(found) else found > ratio, f"{found:.2f} times")
+        _against_sdpa(report, results, label)
+        return
+    lines = []
+    for n, outcome in ours.items():
+        exact = results.get("sdpa", {}).get(n)
+        if outcome.kind != "ok" or exact is None or exact.kind != "ok":
+            continue
+        compress, attend = (mean(_numbers(outcome, key)) for key in ("compress_seconds", "attend_seconds"))
+        saved = mean(exact.value["seconds"]) - attend
+        lines.append(f"n = {n:,}: " + (f"{compress / saved:,.0f}" if saved > 0 else "never"))
+    report.section(f"Calls after which compressing once has paid, against SDPA, {label}", "; ".join(lines) or "-")
+
+
+def _against_sdpa(report: Report, results: Results, label: str) -> None:
+    ours, exact = results[DEFAULT], results.get("sdpa", {})
+    ratios = {n: _ratio(exact.get(n), ours.get(n), "seconds") for n in ours if n >= 4096}
+    known = {n: r for n, r in ratios.items() if not math.isnan(r)}
+    found = "; ".join(f"n = {n:,}: {r:.2f} times as fast" for n, r in known.items())
+    missing = [n for n in ratios if n not in known]
+    if missing:
+        found += f"; not measured at {', '.join(f'{n:,}' for n in missing)}"
+    met = all(r > 1 for r in known.values()) if known else None
+    report.verdict(f"{DEFAULT} faster than SDPA from n = 4,096 up, {label}, compression counted", met, found or "-")
+
+
+def _ratio(other: Outcome | None, ours: Outcome | None, key: str) -> float:
+    if other is None or ours is None or other.kind != "ok" or ours.kind != "ok":
+        return math.nan
+    return mean(_numbers(other, key)) / max(mean(_numbers(ours, key)), 1e-12)
