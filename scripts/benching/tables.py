@@ -17,7 +17,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Report", "command_line", "deviation", "mean", "plot_lines", "progress", "require_matplotlib", "spread"]
+__all__ = [
+    "Report",
+    "command_line",
+    "deviation",
+    "markdown",
+    "mean",
+    "plot_lines",
+    "progress",
+    "require_matplotlib",
+    "spread",
+    "versions_line",
+]
 
 _BEGAN = time.perf_counter()
 
