@@ -1,0 +1,370 @@
+"""The one interface of all cross-attentions, usable in place of ``torch.nn.MultiheadAttention``, and their table.
+
+Every attention holds the same parameters, under the names of ``nn.MultiheadAttention``, and beside them what its method
+needs. A subclass says how heads attend (``_attend``) and, where it merges the tokens first, how (``_compress``).
+
+Shapes: B batch, q queries, n tokens given, m tokens attended to, E embedding width, H heads, dh = E / H.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from csat_fusion.attention.core import join_heads, split_heads
+from csat_fusion.attention.maps import AttentionMap
+from csat_fusion.attention.masks import pair_bias, token_ends, token_masses
+from csat_fusion.compressors.base import nearest_name
+from csat_fusion.compressors.budget import Budget
+from csat_fusion.errors import CompressionError
+
+__all__ = ["ATTENTIONS", "Attended", "AttentionMap", "CrossAttention", "Memory", "make_attention"]
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What is attended to: inputs ``key [B, n, kdim]``, ``value [B, n, vdim]``, how many tokens each stands for
+    (``weight [B, n]``, ``None``: one each), until when each lasts (``end [B, n]``, for causal use only), and, where
+    tokens were merged, the row of each original one (``assignment [B, n]``) with its share in it (``share [B, n]``).
+    ``ready``: the caller gave weights, so the tokens are merged ones already."""
+
+    key: Tensor
+    value: Tensor
+    weight: Tensor | None
+    ready: bool = False
+    end: Tensor | None = None
+    assignment: Tensor | None = None
+    share: Tensor | None = None
+
+
+class Attended(NamedTuple):
+    """``context [B, H, q, dh]``; where asked for, the attention over ``measurements [B, H, q, m]`` and over the
+    ``tokens [B, H, q, n]`` that they were made of inside ``_attend`` (``None``: they are the same)."""
+
+    context: Tensor
+    measurements: Tensor | None = None
+    tokens: Tensor | None = None
+
+
+class CrossAttention(nn.Module, ABC):
+    """Queries attend to a memory of tokens, each of which may stand for several (``weights``).
+
+    Parameters, their names and their initial distribution are those of ``nn.MultiheadAttention(batch_first=True)``, so
+    a state dict of one fits the other where the method has no parameters of its own.
+
+    Args:
+        embed_dim: E, the width of queries and of the output.
+        num_heads: H, divides E.
+        dropout: share of attention that is dropped in training.
+        bias: projections have one.
+        kdim, vdim: widths of keys and values, E where None.
+        seed: of the initial values, drawn on the CPU by a generator of their own: layers of one seed start equal.
+    """
+
+    #: a mask for each query and token (``attn_mask``, ``is_causal``) can be kept to
+    takes_pair_masks: bool = True
+
+    in_proj_weight: nn.Parameter | None
+    q_proj_weight: nn.Parameter | None
+    k_proj_weight: nn.Parameter | None
+    v_proj_weight: nn.Parameter | None
+    in_proj_bias: nn.Parameter | None
+    out_proj: nn.Linear
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        dropout: float = 0.0,
+        bias: bool = True,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        kdim, vdim = (embed_dim if width is None else width for width in (kdim, vdim))
+        widths = {"embed_dim": embed_dim, "num_heads": num_heads, "kdim": kdim, "vdim": vdim}
+        for name, number in widths.items():
+            whole_number(name, number)
+        if embed_dim % num_heads:
+            raise CompressionError(f"num_heads must divide embed_dim {embed_dim}, got {num_heads}")
+        if not 0 <= dropout < 1:
+            raise CompressionError(f"dropout must be at least 0 and below 1, got {dropout!r}")
+        self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads
+        self.kdim, self.vdim, self.dropout = kdim, vdim, float(dropout)
+        generator = torch.Generator().manual_seed(seed)
+        like = {"device": device, "dtype": dtype}
+        joint = kdim == vdim == embed_dim
+        shapes = {
+            "in_proj_weight": (3 * embed_dim, embed_dim) if joint else None,
+            "q_proj_weight": None if joint else (embed_dim, embed_dim),
+            "k_proj_weight": None if joint else (embed_dim, kdim),
+            "v_proj_weight": None if joint else (embed_dim, vdim),
+            "in_proj_bias": (3 * embed_dim,) if bias else None,
+        }
+        for name, shape in shapes.items():
+            values = None if shape is None else seeded(shape, generator, math.sqrt(6 / sum(shape)), **like)
+            self.register_parameter(name, values)
+        # nn.Linear would draw from the global generator
+        self.out_proj = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+            nn.Linear, embed_dim, embed_dim, bias=bias, device=device or torch.get_default_device(), dtype=dtype
+        )
+        self.out_proj.weight = seeded((embed_dim, embed_dim), generator, embed_dim**-0.5, **like)
+        if bias:
+            with torch.no_grad():
+                for part in (self.in_proj_bias, self.out_proj.bias):
+                    assert part is not None
+                    part.zero_()
+
+    @abstractmethod
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, weight: Tensor | None, bias: Tensor | None, need: bool
+    ) -> Attended:
+        """Heads attend: ``query [B, H, q, dh]``, ``key`` and ``value`` ``[B, H, m, dh]``.
+
+        ``weight [B, m]`` says how many tokens each key stands for (0: masked), ``None`` one each. ``bias``
+        ``[B or 1, H or 1, q, m]`` is added to the scores, and given only where ``takes_pair_masks``.
+        """
+
+    @abstractmethod
+    def state_numbers(self, tokens: int) -> int:
+        """Numbers kept of a memory of n ``tokens``, for each head: what a stream has to hold between queries."""
+
+    def _compress(self, memory: Memory, start: Tensor | None, end: Tensor | None) -> Memory:
+        """Fewer tokens instead of those given, made before the projections; the same ones unless a subclass says so."""
+        return memory
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool | Literal["map"] = False,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+        *,
+        weights: Tensor | None = None,
+        start_seconds: Tensor | None = None,
+        end_seconds: Tensor | None = None,
+        query_seconds: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | AttentionMap | None]:
+        """Attend; the masks mean what they mean to ``nn.MultiheadAttention``.
+
+        Args:
+            query: ``[B, q, E]``; key: ``[B, n, kdim]``; value: ``[B, n, vdim]``; or all three without B.
+            key_padding_mask: ``[B, n]``, bool (true: ignored, a weight of 0) or floating point (added to the scores).
+            need_weights: ``True`` for the attention over the n tokens ``[B, q, n]``; ``"map"`` for an
+                :class:`AttentionMap` with measurements and times.
+            attn_mask: ``[q, m]`` or ``[B * H, q, m]``, bool (true: not attended to) or added to the scores; m are the
+                tokens attended to, so a method that merges the tokens itself cannot take one.
+            average_attn_weights: the mean over heads instead of each head's.
+            is_causal: a query at time t sees the tokens, merged ones too, that ended by t (``query_seconds`` and
+                ``end_seconds``). Without ``query_seconds``, positions stand for times: query i sees the tokens up to
+                and with position i, and merged ones whose last member is among these; q must be n then.
+            weights: ``[B, n]``, how many tokens each key stands for.
+            start_seconds, end_seconds: ``[B, n]``, the half-open span of each token.
+            query_seconds: ``[B, q]``, the time of each query, for ``is_causal``.
+
+        A query that may attend to nothing gets a context of zero: its output is the bias of ``out_proj``, never NaN.
+
+        Returns:
+            ``[B, q, E]``, and the attention or ``None``.
+
+        Raises:
+            CompressionError: shapes or types disagree, a value is not allowed, or the method cannot keep to a mask.
+        """
+        if query.ndim == key.ndim == value.ndim == 2:
+            rows = (None if t is None else t[None] for t in (weights, start_seconds, end_seconds, query_seconds))
+            padding = None if key_padding_mask is None else key_padding_mask[None]
+            need: Any = "map" if need_weights else False
+            out, seen = self._forward(
+                query[None], key[None], value[None], padding, need, attn_mask, average_attn_weights, is_causal, *rows
+            )
+            if isinstance(seen, AttentionMap):
+                parts = (seen.measurements, seen.tokens, seen.start_seconds, seen.end_seconds)
+                seen = AttentionMap(*(None if part is None else part[0] for part in parts))  # type: ignore[arg-type]
+                return out[0], seen if need_weights == "map" else seen.tokens
+            return out[0], None
+        return self._forward(
+            query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal,
+            weights, start_seconds, end_seconds, query_seconds,
+        )  # fmt: skip
+
+    def _forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None,
+        need_weights: bool | str,
+        attn_mask: Tensor | None,
+        average: bool,
+        is_causal: bool,
+        weights: Tensor | None,
+        start: Tensor | None,
+        end: Tensor | None,
+        query_seconds: Tensor | None,
+    ) -> tuple[Tensor, Tensor | AttentionMap | None]:
+        if need_weights not in (True, False, "map"):
+            raise CompressionError(f"need_weights must be True, False or 'map', got {need_weights!r}")
+        self._check(query, key, value)
+        self._check_rows(key, weights=weights, start_seconds=start, end_seconds=end)
+        weight = token_masses(key, weights, key_padding_mask)
+        memory = Memory(key, value, weight, ready=weights is not None)
+        if is_causal:
+            memory = replace(memory, end=token_ends(query, key, end, query_seconds))
+        memory = self._compress(memory, start, end)
+        heads = self._project(query, memory.key, memory.value)
+        if not self.takes_pair_masks and (attn_mask is not None or is_causal):
+            raise CompressionError(f"{self._called()} mixes the tokens, so it cannot keep to attn_mask or is_causal")
+        pairs = pair_bias(heads[0], heads[1], attn_mask, memory.end, query_seconds)
+        seen = self._attend(*heads, memory.weight, pairs, bool(need_weights))
+        out: Tensor = self.out_proj(join_heads(seen.context))
+        if not need_weights or seen.measurements is None:
+            return out, None
+        measurements = seen.measurements.mean(dim=1) if average else seen.measurements
+        tokens = measurements if seen.tokens is None else seen.tokens.mean(dim=1) if average else seen.tokens
+        if memory.assignment is not None and memory.share is not None:
+            at, share = ((t if average else t[:, None])[..., None, :] for t in (memory.assignment, memory.share))
+            tokens = tokens.gather(-1, at.expand(*tokens.shape[:-1], at.shape[-1])) * share.to(tokens)
+        if need_weights == "map":
+            return out, AttentionMap(measurements, tokens, start, end)
+        return out, tokens
+
+    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.in_proj_weight is not None:
+            weights: Any = self.in_proj_weight.chunk(3)
+        else:
+            weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+        biases: Any = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        inputs = (query, key, value)
+        q, k, v = (split_heads(linear(*row), self.num_heads) for row in zip(inputs, weights, biases, strict=True))
+        return q, k, v
+
+    def _called(self) -> str:
+        return type(self).__name__
+
+    def _check(self, query: Tensor, key: Tensor, value: Tensor) -> None:
+        shapes = f"query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)}"
+        expected = f"query [B, q, {self.embed_dim}], key [B, n, {self.kdim}], value [B, n, {self.vdim}]"
+        if not query.ndim == key.ndim == value.ndim == 3:
+            raise CompressionError(f"expected {expected}, all with or all without B; got {shapes}")
+        if (query.shape[2], key.shape[2], value.shape[2]) != (self.embed_dim, self.kdim, self.vdim):
+            raise CompressionError(f"expected {expected}; got {shapes}")
+        if not query.shape[0] == key.shape[0] == value.shape[0] or key.shape[1] != value.shape[1]:
+            raise CompressionError(f"expected {expected}; got {shapes}")
+        if key.shape[1] == 0:
+            raise CompressionError(f"attention needs at least one token to attend to, got {shapes}")
+        if not (query.is_floating_point() and key.is_floating_point() and value.is_floating_point()):
+            raise CompressionError(
+                f"query, key and value must be floating point, got {query.dtype}, {key.dtype}, {value.dtype}"
+            )
+
+    def _check_rows(self, key: Tensor, **rows: Tensor | None) -> None:
+        for name, row in rows.items():
+            if row is not None and row.shape != key.shape[:2]:
+                raise CompressionError(f"{name} must be {list(key.shape[:2])}, one a token, got {list(row.shape)}")
+
+    @classmethod
+    def from_multihead(cls, attention: nn.MultiheadAttention, **options: Any) -> CrossAttention:
+        """The same projections as a trained ``nn.MultiheadAttention`` has, with ``options`` of this class.
+
+        Raises:
+            CompressionError: it has what no attention here has (``add_bias_kv``, ``add_zero_attn``), or is not
+                ``batch_first``.
+        """
+        for name, bad in (
+            ("add_bias_kv", attention.bias_k is not None),
+            ("add_zero_attn", attention.add_zero_attn),
+            ("batch_first=False", not attention.batch_first),
+        ):
+            if bad:
+                raise CompressionError(f"an attention with {name} cannot be taken over")
+        made = cls(
+            attention.embed_dim,
+            attention.num_heads,
+            dropout=attention.dropout,
+            bias=attention.in_proj_bias is not None,
+            kdim=attention.kdim,
+            vdim=attention.vdim,
+            device=attention.out_proj.weight.device,
+            dtype=attention.out_proj.weight.dtype,
+            **options,
+        )
+        names, _ = made.load_state_dict(attention.state_dict(), strict=False)
+        assert not set(names) & set(attention.state_dict())
+        return made.train(attention.training)
+
+
+def whole_number(name: str, number: object, least: int = 1) -> int:
+    """``number`` where it is a whole one of at least ``least``."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        raise CompressionError(f"{name} must be a whole number, at least {least}, got {number!r}")
+    return number
+
+
+def seeded(shape: tuple[int, ...], generator: torch.Generator, bound: float, **like: Any) -> nn.Parameter:
+    """A parameter uniform in ``[-bound, bound]``, equal on every device and in every type up to rounding."""
+    return nn.Parameter((torch.rand(shape, generator=generator, device="cpu") * (2 * bound) - bound).to(**like))
+
+
+ATTENTIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "exact": ("csat_fusion.attention.exact", "ExactCrossAttention", {}),
+    "linformer": ("csat_fusion.attention.linformer", "LinformerCrossAttention", {}),
+    "performer": ("csat_fusion.attention.performer", "PerformerCrossAttention", {}),
+    "nystrom": ("csat_fusion.attention.nystrom", "NystromCrossAttention", {}),
+    "csat": ("csat_fusion.attention.csat_module", "CSATCrossAttention", {"reading": "merged"}),
+    "csat-published": ("csat_fusion.attention.csat_module", "CSATCrossAttention", {"reading": "published"}),
+    "csat-feature": ("csat_fusion.attention.csat_module", "CSATCrossAttention", {"reading": "feature"}),
+}
+
+
+def make_attention(
+    name: str,
+    embed_dim: int,
+    num_heads: int,
+    *,
+    budget: Budget | str = None,
+    tokens: int | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> CrossAttention:
+    """The attention of that name in ``ATTENTIONS``, with ``options`` of its class.
+
+    Args:
+        budget: m, how many tokens to attend to, or a share of them; methods of another kind of state keep as many
+            numbers as m keys and values are. Exact attention takes none.
+        tokens: n, where the method must know it beforehand.
+        seed: of the parameters and of what is random in the method.
+
+    Raises:
+        CompressionError: no attention or option has that name, or a value is outside what is allowed.
+    """
+    if name not in ATTENTIONS:
+        allowed = ", ".join(ATTENTIONS)
+        raise CompressionError(f"no attention {name!r}{nearest_name(name, ATTENTIONS)}; there are {allowed}")
+    module, cls_name, fixed = ATTENTIONS[name]
+    cls: type[CrossAttention] = getattr(import_module(module), cls_name)
+    known = [p for c in cls.__mro__ if issubclass(c, CrossAttention) for p in inspect.signature(c).parameters]
+    known = [p for p in dict.fromkeys(known) if p not in ("self", "args", "kwargs", "shared", *fixed)]
+    for option in options:
+        if option not in known:
+            raise CompressionError(
+                f"{name} has no option {option!r}{nearest_name(option, known)}; it has {', '.join(known)}"
+            )
+    given = {"budget": budget, "tokens": tokens}
+    options.update({key: value for key, value in given.items() if key in known})
+    return cls(embed_dim, num_heads, seed=seed, **fixed, **options)

@@ -1,0 +1,92 @@
+"""Merging inside an attention: which tokens go together is decided without gradient, their means pass it.
+
+The decision is one custom operation, ``csat_fusion::ward_assignment``, so that ``torch.export`` and ``torch.compile``
+keep it as a whole instead of tracing its rounds.
+
+Shapes: B batch, n tokens, d width, m rows kept.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["merge_rows", "row_masses", "ward_rows"]
+
+
+@torch.library.custom_op("csat_fusion::ward_assignment", mutates_args=())
+def _ward(
+    tokens: Tensor,
+    budget: int,
+    weight: Tensor | None,
+    start_seconds: Tensor | None,
+    end_seconds: Tensor | None,
+    gap_seconds: float,
+    share: float,
+) -> Tensor:
+    from csat_fusion.compressors.batched import ward_assignment
+
+    with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
+        assignment: Tensor = ward_assignment(
+            tokens,
+            budget,
+            weight=weight,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            gap_seconds=gap_seconds,
+            share=share,
+        )
+    return assignment.clone()
+
+
+@_ward.register_fake
+def _(
+    tokens: Tensor,
+    budget: int,
+    weight: Tensor | None,
+    start_seconds: Tensor | None,
+    end_seconds: Tensor | None,
+    gap_seconds: float,
+    share: float,
+) -> Tensor:
+    return tokens.new_empty(tokens.shape[:2], dtype=torch.int64)
+
+
+def ward_rows(
+    tokens: Tensor,
+    budget: int,
+    *,
+    weight: Tensor | None = None,
+    start_seconds: Tensor | None = None,
+    end_seconds: Tensor | None = None,
+    gap_seconds: float = math.inf,
+    share: float = 0.1,
+) -> Tensor:
+    """The row ``[B, n]`` int64, 0 to at most ``budget - 1``, that each token of ``[B, n, d]`` is merged into.
+
+    Arguments and errors as :func:`csat_fusion.compressors.batched.ward_assignment`; distances in float32 at least.
+    """
+    tokens = tokens.detach()
+    tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+    if weight is not None:
+        weight = weight.detach()
+    rows: Tensor = _ward(tokens, budget, weight, start_seconds, end_seconds, float(gap_seconds), float(share))
+    return rows
+
+
+def row_masses(assignment: Tensor, weight: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """The weight of each row, ``[B, m]``, and each token's share in its row, ``[B, n]`` (0 where it weighs nothing)."""
+    mass = weight.new_zeros((*weight.shape[:-1], rows)).scatter_add(-1, assignment, weight)
+    whole = mass.gather(-1, assignment)
+    some = whole > 0
+    return mass, torch.where(some, weight / torch.where(some, whole, 1.0), 0.0)
+
+
+def merge_rows(tokens: Tensor, assignment: Tensor, share: Tensor, rows: int) -> Tensor:
+    """The weighted means ``[B, m, d]`` of each row's tokens, summed in float32 at least; zeros where a row is empty."""
+    wide = torch.promote_types(tokens.dtype, torch.float32)
+    parts = tokens.to(wide) * share.to(wide)[..., None]
+    sums = parts.new_zeros((*parts.shape[:-2], rows, parts.shape[-1]))
+    return sums.scatter_add(-2, assignment[..., None].expand(parts.shape), parts).to(tokens.dtype)
