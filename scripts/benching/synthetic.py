@@ -1,4 +1,4 @@
-"""Synthetic streams of frame tokens with what real video has: scenes and cuts, drift, a moving camera, and planted events.
+"""Synthetic streams of frame tokens with what real video has: scenes and cuts, drift, a moving camera, events.
 
 A scene is a plane of patches larger than the picture, made of a few materials that blend into each other; the camera
 looks at a part of it: still, panning by fractions of a patch, or trembling. Light drifts along one direction, every
@@ -92,8 +92,8 @@ def _scene(generator: torch.Generator, length: int, side: int, width: int) -> Te
 
 
 def _plant(generator: torch.Generator, tokens: Tensor, event: Tensor, events: int) -> list[tuple[int, int, Tensor]]:
-    """Put objects into ``tokens [T, side, side, d]``, one after the other, marked in ``event``; first and last frame and
-    look ``[q, d]`` of each."""
+    """Put objects into ``tokens [T, side, side, d]``, one after the other, marked in ``event``; for each its first frame,
+    the one after its last, and its look ``[q, d]``."""
     frames, side, _, width = tokens.shape
     slot = frames // max(1, events)
     planted = []

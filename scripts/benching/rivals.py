@@ -1,0 +1,128 @@
+"""Attention rivals that keep no tokens, each given the state of m tokens: m * d numbers.
+
+A token set keeps four numbers more a token (weight, span, patch), which are not counted.
+
+Shapes: T frames, P patches a frame, n = T * P tokens, d width, m tokens of the budget, q queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from benching.queries import exact_answer
+
+__all__ = ["RIVALS", "Rival"]
+
+Answer = Callable[[Tensor], Tensor]  # scaled queries [q, d] to contexts [q, d]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """``build(tokens [T, P, d], m, seed)`` gives the answering function, or None where m tokens are too few for it."""
+
+    build: Callable[[Tensor, int, int], Answer | None]
+    causal: bool
+    seeded: bool
+
+
+def _nystrom(tokens: Tensor, budget: int, seed: int) -> Answer | None:
+    """Landmarks are segment means of the keys, for the queries too, as nobody knows the queries when the stream is
+    compressed. The state is two arrays, landmarks and their answers: m / 2 landmarks."""
+    from csat_fusion.attention.nystrom import nystrom_attention
+
+    landmarks = budget // 2
+    if landmarks < 1:
+        return None
+    flat = tokens.flatten(0, 1)
+    return lambda query: nystrom_attention(query, flat, flat, landmarks=landmarks, scale=1.0)
+
+
+def _performer(tokens: Tensor, budget: int, seed: int) -> Answer | None:
+    """Sums of features times values, and of features: r * (d + 1) numbers."""
+    from csat_fusion.attention.performer import performer_attention
+
+    flat = tokens.flatten(0, 1)
+    width = flat.shape[1]
+    features = max(1, budget * width // (width + 1))
+    return lambda query: performer_attention(query, flat, flat, features=features, seed=seed, scale=1.0)
+
+
+def _csat_feature(tokens: Tensor, budget: int, seed: int) -> Answer | None:
+    """All n tokens, which are keys and values at once, in d * m / n measured features."""
+    from csat_fusion.attention.csat import csat_attention
+    from csat_fusion.measurements.base import make_measurement
+
+    flat = tokens.flatten(0, 1)
+    rows = flat.shape[1] * budget // len(flat)
+    if rows < 1:
+        return None
+    phi = make_measurement("gaussian", rows, flat.shape[1], seed=seed)
+    return lambda query: csat_attention(query, flat, flat, phi, reading="feature", scale=1.0)
+
+
+def _csat_published(independent: bool) -> Callable[[Tensor, int, int], Answer | None]:
+    """As printed, untrained. Keys and values are the same tokens here: with one Phi for both, its m rows are kept once;
+    with two, there are m / 2 of each."""
+
+    def build(tokens: Tensor, budget: int, seed: int) -> Answer | None:
+        from csat_fusion.attention.csat import csat_attention
+        from csat_fusion.measurements.base import make_measurement
+
+        flat = tokens.flatten(0, 1)
+        rows = budget // 2 if independent else budget
+        if rows < 1:
+            return None
+        phi = make_measurement("gaussian", rows, len(flat), seed=seed)
+        other = make_measurement("gaussian", rows, len(flat), seed=seed + 1_000_003) if independent else None
+        return lambda query: csat_attention(
+            query, flat, flat, phi, value_measurement=other, reading="published", scale=1.0
+        )
+
+    return build
+
+
+def _sketch(tokens: Tensor, budget: int, seed: int) -> Answer | None:
+    """Every trajectory over time measured by one Gaussian Phi, ``Y = Phi X``; recovered for all patches and channels
+    together by simultaneous OMP in a Haar basis, half as many atoms as rows; then exact attention to what came back."""
+    from csat_fusion.dictionaries.base import make_dictionary
+    from csat_fusion.measurements.base import make_measurement
+    from csat_fusion.recovery.pursuit import simultaneous_omp
+
+    frames, patches, width = tokens.shape
+    rows = budget // patches
+    if rows < 1:
+        return None
+    signal = tokens.flatten(1).double()  # [T, P * d]
+    phi = make_measurement("gaussian", rows, frames, seed=seed)
+    psi = make_dictionary("haar", frames)
+    operator = phi.matrix() @ psi.matrix().double()
+    found = simultaneous_omp(phi(signal), operator, max(1, rows // 2))
+    back = psi.synthesize(found.code).view(frames * patches, width).to(tokens.dtype)
+    return lambda query: exact_answer(query, back)
+
+
+def _coefficients(name: str) -> Callable[[Tensor, int, int], Answer | None]:
+    """Exact attention to what m coefficient vectors of the transform over time give back."""
+
+    def build(tokens: Tensor, budget: int, seed: int) -> Answer | None:
+        from csat_fusion.compressors.transform import dct_lowpass, haar_topk
+
+        back = {"dct": dct_lowpass, "haar": haar_topk}[name](tokens, budget).flatten(0, 1)
+        return lambda query: exact_answer(query, back)
+
+    return build
+
+
+RIVALS: dict[str, Rival] = {
+    "Nystrom": Rival(_nystrom, causal=False, seeded=False),
+    "Performer": Rival(_performer, causal=True, seeded=True),
+    "csat, feature axis": Rival(_csat_feature, causal=True, seeded=True),
+    "csat as published, two Phi": Rival(_csat_published(True), causal=True, seeded=True),
+    "csat as published, one Phi": Rival(_csat_published(False), causal=True, seeded=True),
+    "temporal sketch, Haar, joint recovery": Rival(_sketch, causal=True, seeded=True),
+    "DCT coefficients": Rival(_coefficients("dct"), causal=False, seeded=False),
+    "Haar coefficients": Rival(_coefficients("haar"), causal=False, seeded=False),
+}
