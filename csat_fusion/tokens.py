@@ -14,7 +14,7 @@ from torch import Tensor
 
 from csat_fusion.errors import CompressionError
 
-__all__ = ["TokenSet"]
+__all__ = ["TokenSet", "time_order"]
 
 _FORMAT = "longreel-token-set"
 _VERSION = "1"
@@ -142,6 +142,13 @@ class TokenSet:
                 f"a token set holds tokens, {', '.join(_PARTS)}; this one {', '.join(sorted(parts))}"
             )
         return cls(**parts)
+
+
+def time_order(start_seconds: Tensor, end_seconds: Tensor, patch: Tensor) -> Tensor:
+    """The order ``[m]`` of tokens by start, then end, then patch, then as they came."""
+    order = torch.argsort(patch, stable=True)  # the least significant first, each sort stable
+    order = order[torch.argsort(end_seconds[order], stable=True)]
+    return order[torch.argsort(start_seconds[order], stable=True)]
 
 
 def _floating(dtype: torch.dtype) -> torch.dtype:

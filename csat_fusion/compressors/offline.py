@@ -15,7 +15,7 @@ from torch import Tensor
 from csat_fusion.compressors.base import Compressor, compute_dtype
 from csat_fusion.compressors.budget import Budget, Cosine
 from csat_fusion.errors import CompressionError
-from csat_fusion.tokens import TokenSet
+from csat_fusion.tokens import TokenSet, time_order
 
 __all__ = ["OfflineCompressor", "Window", "group_means", "smallest_cosine", "token_set"]
 
@@ -215,9 +215,7 @@ def token_set(window: Window, group: Tensor, values: Tensor | None, dtype: torch
     start, end = each(window.start_seconds, "min"), each(window.end_seconds, "max")
     low, high = each(window.patch, "min"), each(window.patch, "max")
     patch = torch.where(low == high, low, -1.0).to(torch.int64)
-    rank = torch.argsort(patch, stable=True)  # the least significant first, each sort stable
-    rank = rank[torch.argsort(end[rank], stable=True)]
-    rank = rank[torch.argsort(start[rank], stable=True)]
+    rank = time_order(start, end, patch)
     place = torch.empty_like(rank)
     place[rank] = torch.arange(len(rank), device=rank.device)
     kept = TokenSet(
