@@ -9,13 +9,18 @@ Shapes: L length of the signal (T frames, or d features), K atoms, d channels th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from csat_fusion.compressors.base import nearest_name
 from csat_fusion.errors import CompressionError
+from csat_fusion.options import check_options
 
-__all__ = ["Dictionary"]
+__all__ = ["DICTIONARIES", "Dictionary", "make_dictionary"]
 
 
 class Dictionary(nn.Module, ABC):
@@ -24,9 +29,12 @@ class Dictionary(nn.Module, ABC):
     Args:
         length: L, at least 1.
         atoms: K, at least 1.
+
+    Raises:
+        CompressionError: a number is not a whole one or below 1.
     """
 
-    #: ``Psi^T Psi = 1``: analysis is exact, and synthesis its inverse
+    #: ``Psi^T Psi = 1``: analysis gives back the code that synthesis took; with K = L every signal is reached
     orthonormal: ClassVar[bool] = False
 
     def __init__(self, length: int, atoms: int) -> None:
@@ -39,12 +47,92 @@ class Dictionary(nn.Module, ABC):
 
     @abstractmethod
     def matrix(self) -> Tensor:
-        """Psi, ``[L, K]``; differentiable where it is learnt. Atoms have unit norm."""
+        """Psi, ``[L, K]``; atoms have unit norm.
+
+        Where it is learnt, differentiable and in the type and on the device of the parameters; else in float64 on the
+        CPU, or where its data is.
+        """
 
     def synthesize(self, code: Tensor) -> Tensor:
-        """``Psi z``: ``[..., K, d]`` to ``[..., L, d]``."""
-        return self.matrix().to(code) @ code
+        """``Psi z``: ``[..., K, d]`` to ``[..., L, d]``, differentiable, in the type and on the device of ``code``.
+
+        Raises:
+            CompressionError: ``code`` is not floating point ``[..., K, d]``.
+        """
+        code = self._checked(code, "a code", self.atoms)
+        return self._synthesize(code.to(_sum_dtype(code.dtype))).to(code.dtype)
 
     def analyze(self, signal: Tensor) -> Tensor:
-        """``Psi^T x``: ``[..., L, d]`` to ``[..., K, d]``; the code itself where Psi is orthonormal."""
+        """``Psi^T x``: ``[..., L, d]`` to ``[..., K, d]``; the code itself where Psi is orthonormal.
+
+        Raises:
+            CompressionError: ``signal`` is not floating point ``[..., L, d]``.
+        """
+        signal = self._checked(signal, "a signal", self.length)
+        return self._analyze(signal.to(_sum_dtype(signal.dtype))).to(signal.dtype)
+
+    def _synthesize(self, code: Tensor) -> Tensor:
+        """For a checked code in float32 or float64; a faster way than the product goes here."""
+        return self.matrix().to(code) @ code
+
+    def _analyze(self, signal: Tensor) -> Tensor:
         return self.matrix().to(signal).mT @ signal
+
+    @staticmethod
+    def _checked(value: Tensor, what: str, rows: int) -> Tensor:
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 2 or value.shape[-2] != rows:
+            got = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise CompressionError(f"{what} must be floating point [.., {rows}, d], got {got}")
+        return value
+
+    def extra_repr(self) -> str:
+        return f"length={self.length}, atoms={self.atoms}"
+
+
+def check_basis(kind: str, length: int, atoms: int | None) -> int:
+    """K of a basis, which has no more atoms than its length; ``None``: all of them."""
+    if isinstance(atoms, int) and isinstance(length, int) and atoms > length:
+        raise CompressionError(f"a {kind} dictionary of length {length} has at most {length} atoms, got {atoms}")
+    return length if atoms is None else atoms
+
+
+def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _listed(module: str, name: str) -> Callable[..., Dictionary]:
+    """A factory that loads its module when called: the table itself costs nothing."""
+
+    def factory(length: int, atoms: int | None = None, **options: Any) -> Dictionary:
+        cls: type[Dictionary] = getattr(import_module(module), name)
+        check_options(name, cls, options, given=("length", "atoms"))
+        return cls(length, atoms, **options)  # type: ignore[arg-type]  # every one of the table takes None
+
+    return factory
+
+
+_HOME = "csat_fusion.dictionaries"
+
+DICTIONARIES: dict[str, Callable[..., Dictionary]] = {
+    "identity": _listed(f"{_HOME}.fixed", "IdentityDictionary"),
+    "dct": _listed(f"{_HOME}.fixed", "DctDictionary"),
+    "haar": _listed(f"{_HOME}.wavelets", "HaarDictionary"),
+    "learnable-haar": _listed(f"{_HOME}.wavelets", "LearnableHaarDictionary"),
+    "steps": _listed(f"{_HOME}.fixed", "StepDictionary"),
+    "spectral": _listed(f"{_HOME}.spectral", "SpectralDictionary"),
+    "graph": _listed(f"{_HOME}.graph", "GraphWaveletDictionary"),
+    "learned": _listed(f"{_HOME}.learned", "LearnedDictionary"),
+}
+
+
+def make_dictionary(name: str, length: int, atoms: int | None = None, **options: Any) -> Dictionary:
+    """The dictionary of that name in ``DICTIONARIES``, with ``options`` of its class; ``atoms`` None: as many as usual.
+
+    Raises:
+        CompressionError: no dictionary or option has that name, or a value is outside what is allowed.
+    """
+    if name not in DICTIONARIES:
+        raise CompressionError(
+            f"no dictionary {name!r}{nearest_name(name, DICTIONARIES)}; there are {', '.join(DICTIONARIES)}"
+        )
+    return DICTIONARIES[name](length, atoms, **options)

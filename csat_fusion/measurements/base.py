@@ -9,7 +9,6 @@ Shapes: n columns (tokens or frames), m rows, d width, k columns of a block.
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib import import_module
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from csat_fusion.compressors.base import nearest_name
 from csat_fusion.errors import CompressionError
+from csat_fusion.options import check_options
 
 __all__ = ["MEASUREMENTS", "Measurement", "make_measurement"]
 
@@ -162,11 +162,7 @@ def _listed(module: str, name: str, *, needs_columns: bool) -> Callable[..., Mea
     def factory(rows: int, columns: int | None = None, *, seed: int = 0, **options: Any) -> Measurement:
         cls: type[Measurement] = getattr(import_module(module), name)
         make: Callable[..., Measurement] = getattr(cls, "make", cls)
-        allowed = [p for p in inspect.signature(make).parameters if p not in ("rows", "columns", "seed")]
-        for option in options:
-            if option not in allowed:
-                has = f"it has {', '.join(allowed)}" if allowed else "it has none"
-                raise CompressionError(f"{name} has no option {option!r}{nearest_name(option, allowed)}; {has}")
+        check_options(name, make, options, given=("rows", "columns", "seed"))
         if needs_columns and columns is None:
             raise CompressionError(f"{name} needs columns, the number of tokens that it measures, got None")
         return make(rows, columns, seed=seed, **options)

@@ -2,10 +2,9 @@
 
 Gaussian and Rademacher matrices keep the lengths of sparse signals with high probability (E. J. Candes, T. Tao,
 "Decoding by linear programming", 2005; R. Baraniuk et al., "A simple proof of the restricted isometry property for
-random matrices", 2008). A sparse sign matrix has few entries a column, so a token is added to few rows (J. A. Tropp et al.,
-"Streaming low-rank matrix approximation with an application to scientific simulation", 2019, arXiv 1902.08651; P.-G.
-Martinsson, J. A. Tropp, "Randomized numerical linear algebra", 2020, arXiv 2002.01387). All are scaled so that the
-expectation of ``|Phi x|^2`` over seeds is ``|x|^2``.
+random matrices", 2008). A sparse sign matrix has few entries a column, so a token is added to few rows (P.-G.
+Martinsson, J. A. Tropp, "Randomized numerical linear algebra: foundations and algorithms", 2020, arXiv 2002.01387).
+All are scaled so that the expectation of ``|Phi x|^2`` over seeds is ``|x|^2``.
 
 Shapes: n columns (tokens or frames), m rows, d width, k columns of a block, s entries a column.
 """
