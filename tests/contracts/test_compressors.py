@@ -26,12 +26,13 @@ WIDTH = 5  # of the tokens in all tests but where said, so that an option may be
 class Case:
     """What a compressor says of itself.
 
-    ``means``: a token is the mean of its members, not one of them; ``causal``: reads each frame once; ``whole_frames``:
-    no budget below one frame; ``fixed_width``: an option fixes the width of the tokens at ``WIDTH``.
+    ``means``: a token is the mean of its members, or one of them where False, or neither where None; ``causal``: reads
+    each frame once; ``whole_frames``: no budget below one frame; ``fixed_width``: an option fixes the width of the
+    tokens at ``WIDTH``.
     """
 
     name: str
-    means: bool
+    means: bool | None
     causal: bool = False
     whole_frames: bool = False
     fixed_width: bool = False
@@ -50,6 +51,7 @@ class Case:
 CASES = [
     Case("ward", means=True, causal=True),
     Case("ward", means=True, causal=True, options={"fast_path": False}),
+    Case("ward-batched", means=True, causal=True),
     Case("runs", means=True, causal=True, whole_frames=True),
     Case("uniform", means=False, causal=True),
     Case("identity", means=True, causal=True),
@@ -59,9 +61,20 @@ CASES = [
     Case("floc", means=False, options={"means": False, "window_frames": 4}),
     Case("kmeans", means=True),
     Case("dycoke", means=True),
-    Case("dycoke", means=False, options={"means": False, "ranking": "video"}),
+    Case("dycoke", means=False, options={"means": False, "ranking": "frame"}),
     Case("visionzip", means=True),
     Case("query", means=True, fixed_width=True, options={"query": torch.ones(WIDTH)}),
+    Case("patch-runs", means=True, causal=True),
+    Case("evs", means=False),
+    Case("evs", means=True, options={"means": True}),
+    Case("random", means=False),
+    Case("segment-mean", means=True),
+    Case("spatial-pool", means=True),
+    Case("dct", means=None),
+    Case("haar", means=True),
+    Case("dfmr", means=True),
+    Case("compose", means=True, causal=True),
+    Case("compose", means=False, options={"first": "evs", "second": "random", "share": 0.3}),
 ]
 every = pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join([c.name, *c.options]))
 
@@ -140,7 +153,7 @@ def check_members(case: Case, compressor: Compressor, frames: list[Frame]) -> No
         if case.means:
             mean = np.average(rows[mine], axis=0, weights=weights[mine])
             np.testing.assert_allclose(got.tokens[k].double().numpy(), mean, atol=1e-5)
-        else:
+        elif case.means is False:
             assert (np.abs(rows[mine] - got.tokens[k].double().numpy()).max(axis=1) == 0).any()
 
 
