@@ -9,7 +9,6 @@ dimensions are batch dimensions and broadcast.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from csat_fusion.compressors.base import nearest_name
 from csat_fusion.errors import CompressionError
 
 __all__ = ["RECOVERIES", "Recovered", "recover"]
@@ -96,12 +96,6 @@ def fraction(name: str, value: Any) -> float:
     return float(value)
 
 
-def nearest(name: Any, names: Any) -> str:
-    """``" (did you mean 'omp'?)"``, or nothing where no name is near."""
-    near = difflib.get_close_matches(str(name), list(names), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
 def _listed(module: str, name: str) -> Callable[..., Recovered]:
     """A recovery that loads its module when called: the table itself costs nothing."""
 
@@ -112,7 +106,7 @@ def _listed(module: str, name: str) -> Callable[..., Recovered]:
         for option in options:
             if option not in allowed:
                 raise CompressionError(
-                    f"{name} has no option {option!r}{nearest(option, allowed)}; it has {', '.join(allowed)}"
+                    f"{name} has no option {option!r}{nearest_name(option, allowed)}; it has {', '.join(allowed)}"
                 )
         for option in allowed:
             if option not in options and parameters[option].default is inspect.Parameter.empty:
@@ -139,5 +133,7 @@ def recover(name: str, y: Tensor, operator: Tensor, **options: Any) -> Recovered
             is allowed.
     """
     if name not in RECOVERIES:
-        raise CompressionError(f"no recovery {name!r}{nearest(name, RECOVERIES)}; there are {', '.join(RECOVERIES)}")
+        raise CompressionError(
+            f"no recovery {name!r}{nearest_name(name, RECOVERIES)}; there are {', '.join(RECOVERIES)}"
+        )
     return RECOVERIES[name](y, operator, **options)

@@ -72,7 +72,7 @@ class LISTA(nn.Module):
 
     @property
     def threshold(self) -> Tensor:
-        """theta, ``[S, K]``, never negative: the size of the parameter; its slope at 0 is 1, so that it can leave it."""
+        """theta, ``[S, K]``, never negative: the size of the parameter; the slope at 0 is 1, so it can be left."""
         raw = self.raw_threshold
         return torch.where(raw >= 0, raw, -raw)
 

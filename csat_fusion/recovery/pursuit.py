@@ -1,9 +1,9 @@
 """Recovery by orthogonal matching pursuit: choose one atom after the other, fit all chosen ones by least squares.
 
 An atom is chosen for the size of its correlation with what is left, over its own norm, so atoms need not have unit
-norm. A pursuit ends at ``sparsity`` atoms, or when the residual is at most ``tolerance`` of ``|y|`` (or within
-rounding of it), or when no atom is left that is independent of those chosen; ``converged`` says that the residual is
-at most ``tolerance`` of ``|y|``, or within rounding of it.
+norm. A pursuit ends at ``sparsity`` atoms, or when the residual is at most ``tolerance`` of ``|y|`` (or what rounding
+leaves of it), or when no atom is left that is independent of those chosen; ``converged`` says that the residual is at
+most that.
 
 The choice itself has no gradient; the least-squares fit on the chosen atoms has, in ``y`` and in the operator.
 
