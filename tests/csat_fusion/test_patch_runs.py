@@ -1,0 +1,156 @@
+"""Closed-loop runs of patches, against merging one pair after the other in plain loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from csat_fusion.compressors.patch_runs import PatchRunCompressor
+from csat_fusion.errors import CompressionError
+
+Run = list[int]  # indices of the frames of a run of one patch
+
+
+def one_by_one(
+    tokens: npt.NDArray[np.float64], times: list[tuple[float, float]], budget: int, gap_seconds: float
+) -> list[tuple[int, Run]]:
+    """Ward's merging of neighbours of a patch, the cheapest first, after every frame of ``tokens [T, P, d]``."""
+    patches = tokens.shape[1]
+    runs: list[list[Run]] = [[] for _ in range(patches)]
+
+    def price(p: int, a: Run, b: Run, gap: bool = True) -> float:
+        if gap and times[b[0]][0] - max(times[t][1] for t in a) > gap_seconds + 1e-9:
+            return np.inf
+        difference = tokens[a, p].mean(axis=0) - tokens[b, p].mean(axis=0)
+        return len(a) * len(b) / (len(a) + len(b)) * float(difference @ difference)
+
+    for t in range(len(tokens)):
+        for p in range(patches):
+            runs[p].append([t])
+        while sum(map(len, runs)) > max(budget, patches):
+            pairs = [(price(p, *runs[p][i : i + 2]), p, i) for p in range(patches) for i in range(len(runs[p]) - 1)]
+            cost, p, i = min(pairs)
+            if np.isinf(cost):
+                weights = [(len(run), p, i) for p in range(patches) for i, run in enumerate(runs[p]) if runs[p][1:]]
+                _, p, i = min(weights)
+                before = price(p, runs[p][i - 1], runs[p][i], gap=False) if i else np.inf
+                after = price(p, runs[p][i], runs[p][i + 1], gap=False) if i + 1 < len(runs[p]) else np.inf
+                i = i - 1 if before <= after else i
+            runs[p][i : i + 2] = [runs[p][i] + runs[p][i + 1]]
+    return [(p, run) for p in range(patches) for run in runs[p]]
+
+
+def stream(count: int, patches: int, seed: int, hole_every: int) -> tuple[Tensor, list[tuple[float, float]]]:
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randn(count, patches, 4, generator=generator, dtype=torch.float64)
+    for t in range(1, count):
+        if torch.rand(1, generator=generator) < 0.6:
+            tokens[t] = tokens[t - 1] + 0.2 * tokens[t]
+    times, now = [], 0.0
+    for t in range(count):
+        now += 5.0 if hole_every and t % hole_every == hole_every - 1 else 0.0
+        times.append((now, now + 0.5))
+        now += 0.5
+    return tokens, times
+
+
+def feed(compressor: PatchRunCompressor, tokens: Tensor, times: list[tuple[float, float]]) -> PatchRunCompressor:
+    for frame, span in zip(tokens, times, strict=True):
+        compressor.update(frame, *span)
+    return compressor
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(1, 20),
+    patches=st.integers(1, 5),
+    budget=st.integers(1, 30),
+    seed=st.integers(0, 999),
+    hole_every=st.sampled_from([0, 0, 1, 2, 4]),
+)
+def test_rounds_of_merges_equal_one_merge_after_the_other(
+    count: int, patches: int, budget: int, seed: int, hole_every: int
+) -> None:
+    tokens, times = stream(count, patches, seed, hole_every)
+    budget = max(budget, patches)
+    compressor = PatchRunCompressor(budget, nearness=0, gap_seconds=1.0, keep_assignment=True)
+    feed(compressor, tokens, times)
+    assignment = compressor.assignment().reshape(count, patches)
+    found = {(p, tuple(torch.nonzero(assignment[:, p] == k).squeeze(1).tolist())) for k, p in pairs(assignment)}
+    assert found == {(p, tuple(run)) for p, run in one_by_one(tokens.numpy(), times, budget, 1.0)}
+
+
+def pairs(assignment: Tensor) -> set[tuple[int, int]]:
+    return {(int(k), p) for p in range(assignment.shape[1]) for k in assignment[:, p]}
+
+
+def test_the_near_path_costs_little_fidelity_and_keeps_the_budget() -> None:
+    tokens, times = stream(120, 6, 0, 0)
+
+    def lost(nearness: float) -> float:
+        compressor = feed(PatchRunCompressor(90, nearness=nearness, keep_assignment=True), tokens, times)
+        assert len(compressor.result()) == 90
+        kept = compressor.result().tokens[compressor.assignment()].reshape(tokens.shape)
+        return float((kept - tokens).square().sum())
+
+    whole = float((tokens - tokens.mean(dim=0)).square().sum())
+    assert lost(0.5) <= 1.05 * lost(0)
+    assert lost(0) < 0.5 * whole
+
+
+def test_a_drift_ends_a_run_however_slow_it_is() -> None:
+    """Closed loop: what each step hides from the previous frame adds up against the mean."""
+    steps = torch.arange(200, dtype=torch.float64)[:, None, None].expand(200, 1, 2) * 0.01
+    still = torch.zeros(200, 1, 2, dtype=torch.float64)
+    tokens = torch.cat([steps, still], dim=1)
+    compressor = feed(PatchRunCompressor(11), tokens, [(float(t), t + 1.0) for t in range(200)])
+    patch = compressor.result().patch
+    assert int((patch == 0).sum()) == 10
+    assert int((patch == 1).sum()) == 1
+
+
+def test_below_one_frame_neighbouring_patches_are_pooled() -> None:
+    compressor = PatchRunCompressor(4, keep_assignment=True)
+    frame = torch.arange(16.0)[:, None].expand(16, 2)
+    for t in range(3):
+        compressor.update(frame + t, t, t + 1)
+    got = compressor.result()
+    assert got.tokens[:, 0].tolist() == [3.5, 5.5, 11.5, 13.5]  # 2 x 2 cells of the 4 x 4 grid, plus 1
+    assert got.weight.tolist() == [12.0] * 4
+    assert got.patch.tolist() == [-1] * 4
+    rows = [0, 0, 1, 1] * 2 + [2, 2, 3, 3] * 2
+    assert compressor.assignment().tolist() == rows * 3
+    assert PatchRunCompressor(4, grid=(1, 16)).gap_seconds == 1.0
+
+
+def test_a_gap_is_not_bridged_while_other_runs_can_merge() -> None:
+    tokens = torch.randn(12, 2, 3, generator=torch.Generator().manual_seed(3))
+    tokens[6:] = tokens[:6]  # the same again after the gap
+    times = [(t + (60.0 if t >= 6 else 0.0), t + 1.0 + (60.0 if t >= 6 else 0.0)) for t in range(12)]
+    got = feed(PatchRunCompressor(4, gap_seconds=2), tokens, times).result()
+    assert float((got.end_seconds - got.start_seconds).max()) == 6.0
+    assert len(feed(PatchRunCompressor(2, gap_seconds=2), tokens, times).result()) == 2  # the budget comes first
+
+
+def test_half_precision_input_keeps_means_in_float32() -> None:
+    compressor = PatchRunCompressor(1)
+    for t in range(4000):  # a running mean in float16 would stand still long before
+        compressor.update(torch.full((1, 1), 1.0 if t < 2000 else 2.0, dtype=torch.float16), t, t + 1)
+    assert compressor.result().tokens.item() == 1.5
+
+
+def test_bad_nearness_and_grid_are_named() -> None:
+    for bad in (-0.1, 1.5, float("nan")):
+        with pytest.raises(CompressionError, match=f"nearness must be from 0 to 1, got {bad}"):
+            PatchRunCompressor(4, nearness=bad)
+    with pytest.raises(CompressionError, match=r"grid must be \(rows, columns\).*got \(0, 4\)"):
+        PatchRunCompressor(4, grid=(0, 4))
+    compressor = PatchRunCompressor(4, grid=(2, 4))
+    compressor.update(torch.zeros(9, 2), 0, 1)
+    with pytest.raises(CompressionError, match="a grid of 2 x 4 has 8 patches, a frame 9"):
+        compressor.result()
