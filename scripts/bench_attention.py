@@ -12,8 +12,8 @@ a captioner has it. Each row runs in a process of its own; its memory is the pea
 were there. Compression is counted in the time of the forms that compress, and shown apart. A row that does not fit
 the limits of time or memory is printed as such.
 
-Learning: a memory of video-like tokens holds planted events; a decoder must say which, in order. Every attention gets the
-same model, steps, data and seeds, and a learning rate tuned for exact attention.
+Learning: a memory of video-like tokens holds planted events; a decoder must say which, in order. Every attention gets
+the same model, steps, data and seeds, and a learning rate tuned for exact attention.
 
 Tables go to stdout, progress to stderr. The exit code is 1 where something could not be measured.
 """
@@ -24,7 +24,6 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 SIZES = [512 * 2**i for i in range(8)]
 PARTS = ("efficiency", "learning")

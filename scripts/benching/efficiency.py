@@ -1,8 +1,8 @@
 """Time and peak memory of one attention over n video tokens, each row in a process of its own.
 
 What a row does: q queries of H heads attend to a stream of n tokens ``[n, H dh]`` that serve as keys and as values.
-Projections are left out for all rows: they would cost the exact ones n of them and merging ones only m. So are the weights
-of a method (random matrices, learned projections): made before the clock starts, but counted as memory.
+Projections are left out for all rows: they would cost the exact ones n of them and merging ones only m. A method's own
+matrices (random or learned) are made before the clock starts, but count as memory.
 
 Shapes: T frames, P patches a frame, n = T*P tokens, m kept tokens, q queries, H heads, dh width of a head.
 """

@@ -87,10 +87,10 @@ def _free_bytes() -> int:
 
 def _explain(options: argparse.Namespace, limit_bytes: int) -> str:
     lines = [
-        f"8 heads of 64, {options.dtype}, {options.device}; synthetic video tokens with drift and cuts, 64 patches a frame, "
-        f"2 frames a second. Mean ± standard deviation over {options.seeds} seeds (two or one where a call takes over "
-        f"10 s or 30 s). Limits: {options.limit_seconds:g} s a call, {limit_bytes / 1e9:.1f} GB a process. Peak memory is "
-        "above the inputs and holds a method's own matrices; its time does not hold making them.",
+        f"8 heads of 64, {options.dtype}, {options.device}; synthetic video tokens with drift and cuts, 64 patches a "
+        f"frame, 2 frames a second. Mean ± standard deviation over {options.seeds} seeds (two or one where a call takes over "
+        f"10 s or 30 s). Limits: {options.limit_seconds:g} s a call, {limit_bytes / 1e9:.1f} GB a process. Peak memory "
+        "is above the inputs and holds a method's own matrices; its time does not hold making them.",
         "",
     ]
     lines += [f"- {name}: {method.note.format(ratio=options.ratio)}" for name, method in METHODS.items()]

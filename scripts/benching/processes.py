@@ -1,4 +1,4 @@
-"""Runs each row of a benchmark in a process of its own, within limits of time and memory, and meters its peak memory."""
+"""Runs each row of a benchmark in a process of its own, within limits of time and memory; meters its peak memory."""
 
 from __future__ import annotations
 
