@@ -346,7 +346,7 @@ def make_attention(
 
     Args:
         budget: m, how many tokens to attend to, or a share of them; methods of another kind of state keep as many
-            numbers as m keys and values are. Exact attention takes none.
+            numbers as m keys and values are. Exact attention has no use for it.
         tokens: n, where the method must know it beforehand.
         seed: of the parameters and of what is random in the method.
 

@@ -14,12 +14,29 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from csat_fusion.errors import CompressionError
 
-__all__ = ["attend", "broadcast_lead", "check_inputs", "check_weights", "join_heads", "log_weight", "split_heads"]
+__all__ = [
+    "attend",
+    "broadcast_lead",
+    "check_inputs",
+    "check_weights",
+    "join_heads",
+    "log_weight",
+    "split_all",
+    "split_heads",
+]
 
 
 def split_heads(tokens: Tensor, heads: int) -> Tensor:
     """``[..., t, H * w]`` to ``[..., H, t, w]``."""
     return tokens.reshape(*tokens.shape[:-1], heads, tokens.shape[-1] // heads).transpose(-3, -2)
+
+
+def split_all(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, lead: tuple[int, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All three with the leading dimensions ``lead``, split into heads."""
+    q, k, v = (split_heads(t.expand(*lead, *t.shape[-2:]), heads) for t in (query, key, value))
+    return q, k, v
 
 
 def join_heads(tokens: Tensor) -> Tensor:

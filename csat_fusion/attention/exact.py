@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from csat_fusion.attention.base import Attended, CrossAttention
-from csat_fusion.attention.core import attend, check_inputs, join_heads, split_heads
+from csat_fusion.attention.core import attend, check_inputs, join_heads, split_all
 from csat_fusion.attention.masks import combined
 from csat_fusion.attention.weighted import weighted_attention
 
@@ -31,7 +31,7 @@ def exact_attention(
     if weights is not None:
         return weighted_attention(query, key, value, weights, heads=heads, scale=scale)
     lead = check_inputs(query, key, value, heads, scale)
-    parts = (split_heads(t.expand(*lead, *t.shape[-2:]), heads) for t in (query, key, value))
+    parts = split_all(query, key, value, heads, lead)
     return join_heads(attend(*parts, scale=scale)[0])
 
 

@@ -13,6 +13,8 @@ import math
 import torch
 from torch import Tensor
 
+from csat_fusion.measurements.base import add_rows
+
 __all__ = ["merge_rows", "row_masses", "ward_rows"]
 
 
@@ -78,7 +80,7 @@ def ward_rows(
 
 def row_masses(assignment: Tensor, weight: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """The weight of each row, ``[B, m]``, and each token's share in its row, ``[B, n]`` (0 where it weighs nothing)."""
-    mass = weight.new_zeros((*weight.shape[:-1], rows)).scatter_add(-1, assignment, weight)
+    mass = _sums(weight[..., None], assignment, rows)[..., 0]
     whole = mass.gather(-1, assignment)
     some = whole > 0
     return mass, torch.where(some, weight / torch.where(some, whole, 1.0), 0.0)
@@ -88,5 +90,12 @@ def merge_rows(tokens: Tensor, assignment: Tensor, share: Tensor, rows: int) -> 
     """The weighted means ``[B, m, d]`` of each row's tokens, summed in float32 at least; zeros where a row is empty."""
     wide = torch.promote_types(tokens.dtype, torch.float32)
     parts = tokens.to(wide) * share.to(wide)[..., None]
-    sums = parts.new_zeros((*parts.shape[:-2], rows, parts.shape[-1]))
-    return sums.scatter_add(-2, assignment[..., None].expand(parts.shape), parts).to(tokens.dtype)
+    return _sums(parts, assignment, rows).to(tokens.dtype)
+
+
+def _sums(tokens: Tensor, assignment: Tensor, rows: int) -> Tensor:
+    """``[B, m, d]``: the tokens of each row summed, in the same order every time."""
+    batch, _, width = tokens.shape
+    place = assignment + torch.arange(batch, device=assignment.device)[:, None] * rows
+    total = add_rows(tokens.new_zeros(batch * rows, width), place.flatten(), tokens.flatten(0, 1))
+    return total.view(batch, rows, width)

@@ -19,7 +19,7 @@ from csat_fusion.attention.core import (
     check_weights,
     join_heads,
     log_weight,
-    split_heads,
+    split_all,
 )
 
 __all__ = ["weighted_attention"]
@@ -54,6 +54,6 @@ def weighted_attention(
     lead = check_inputs(query, key, value, heads, scale)
     check_weights(weight, key)
     lead = broadcast_lead(f"weight {list(weight.shape)} for key {list(key.shape)}", lead, weight.shape[:-1])
-    query, key, value = (split_heads(t.expand(*lead, *t.shape[-2:]), heads) for t in (query, key, value))
+    query, key, value = split_all(query, key, value, heads, lead)
     bias = log_weight(weight, query.dtype)[..., None, None, :].expand(*lead, 1, 1, key.shape[-2])
     return join_heads(attend(query, key, value, bias, scale=scale)[0])
