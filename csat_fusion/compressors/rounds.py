@@ -167,11 +167,14 @@ class _State:
 
     def _merge(self, nearest: Tensor, height: Tensor, chosen: Tensor, most: int) -> None:
         """Merge each chosen slot ``[B, S]`` into its nearest; rows with fewer pairs merge some with themselves."""
-        drop = torch.argsort(torch.where(chosen, 0, 1), dim=1, stable=True)[:, :most]
+        # Those are none that takes part in a pair, or two would write to one place. There are enough: S >= 2 most.
+        taking = torch.zeros_like(self.parent).scatter_add_(1, nearest, chosen.long())
+        order = torch.where(chosen, 0, torch.where(taking > 0, 2, 1))
+        drop = torch.argsort(order, dim=1, stable=True)[:, :most]
         real = chosen.gather(1, drop)
         keep = torch.where(real, nearest.gather(1, drop), drop)
         self.rounds += 1
-        self.parent.scatter_(1, drop, keep)
+        self.parent.scatter_(1, drop, torch.where(real, keep, self.parent.gather(1, drop)))
         self.height.scatter_(1, drop, torch.where(real, height.gather(1, drop), self.height.gather(1, drop)))
         self.round.scatter_(1, drop, torch.where(real, self.rounds, self.round.gather(1, drop)))
         self.level.scatter_(1, keep, torch.where(real, height.gather(1, drop), self.level.gather(1, keep)))
