@@ -13,12 +13,12 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from csat_fusion.compressors.base import nearest_name
+from csat_fusion.compressors.base import compute_dtype, nearest_name
 from csat_fusion.errors import CompressionError
 from csat_fusion.options import check_options
+from csat_fusion.precision import without_autocast
 
 __all__ = ["DICTIONARIES", "Dictionary", "make_dictionary"]
 
@@ -60,7 +60,8 @@ class Dictionary(nn.Module, ABC):
             CompressionError: ``code`` is not floating point ``[..., K, d]``.
         """
         code = self._checked(code, "a code", self.atoms)
-        return self._synthesize(code.to(_sum_dtype(code.dtype))).to(code.dtype)
+        with without_autocast(code.device):
+            return self._synthesize(code.to(compute_dtype(code.dtype))).to(code.dtype)
 
     def analyze(self, signal: Tensor) -> Tensor:
         """``Psi^T x``: ``[..., L, d]`` to ``[..., K, d]``; the code itself where Psi is orthonormal.
@@ -69,7 +70,8 @@ class Dictionary(nn.Module, ABC):
             CompressionError: ``signal`` is not floating point ``[..., L, d]``.
         """
         signal = self._checked(signal, "a signal", self.length)
-        return self._analyze(signal.to(_sum_dtype(signal.dtype))).to(signal.dtype)
+        with without_autocast(signal.device):
+            return self._analyze(signal.to(compute_dtype(signal.dtype))).to(signal.dtype)
 
     def _synthesize(self, code: Tensor) -> Tensor:
         """For a checked code in float32 or float64; a faster way than the product goes here."""
@@ -78,11 +80,13 @@ class Dictionary(nn.Module, ABC):
     def _analyze(self, signal: Tensor) -> Tensor:
         return self.matrix().to(signal).mT @ signal
 
-    @staticmethod
-    def _checked(value: Tensor, what: str, rows: int) -> Tensor:
+    def _checked(self, value: Tensor, what: str, rows: int) -> Tensor:
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 2 or value.shape[-2] != rows:
             got = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise CompressionError(f"{what} must be floating point [.., {rows}, d], got {got}")
+        for part in (*self.parameters(), *self.buffers()):
+            if part.device != value.device:
+                raise CompressionError(f"this dictionary is on {part.device}, {what} is on {value.device}")
         return value
 
     def extra_repr(self) -> str:
@@ -94,10 +98,6 @@ def check_basis(kind: str, length: int, atoms: int | None) -> int:
     if isinstance(atoms, int) and isinstance(length, int) and atoms > length:
         raise CompressionError(f"a {kind} dictionary of length {length} has at most {length} atoms, got {atoms}")
     return length if atoms is None else atoms
-
-
-def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
 
 
 def _listed(module: str, name: str) -> Callable[..., Dictionary]:

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from csat_fusion.compressors.base import nearest_name
+from csat_fusion.compressors.base import compute_dtype, nearest_name
 from csat_fusion.errors import CompressionError
 from csat_fusion.options import check_options
+from csat_fusion.precision import without_autocast
 
 __all__ = ["MEASUREMENTS", "Measurement", "make_measurement"]
 
@@ -55,7 +55,7 @@ class Measurement(nn.Module, ABC):
     def forward(self, tokens: Tensor) -> Tensor:
         """``Phi X``: ``[..., n, d]`` to ``[..., m, d]``, differentiable, in the type and on the device of ``tokens``.
 
-        Half precision is summed in float32. No tokens at all (n = 0, where endless) measure zero.
+        Half precision is summed in float32, under autocast too. No tokens at all (n = 0, where endless) measure zero.
 
         Raises:
             CompressionError: ``tokens`` is not floating point ``[..., n, d]`` with n as ``columns`` says.
@@ -63,7 +63,8 @@ class Measurement(nn.Module, ABC):
         tokens = self._checked(tokens, "tokens")
         if self.columns is not None and tokens.shape[-2] != self.columns:
             raise CompressionError(f"this measurement has {self.columns} columns, got {tokens.shape[-2]} tokens")
-        return self._apply_to(tokens.to(sum_dtype(tokens.dtype)), 0).to(tokens.dtype)
+        with without_autocast(tokens.device):
+            return self._apply_to(tokens.to(compute_dtype(tokens.dtype)), 0).to(tokens.dtype)
 
     def partial(self, tokens: Tensor, start: int) -> Tensor:
         """What tokens ``[..., k, d]`` at columns ``start`` to ``start + k`` add to the measurement: ``[..., m, d]``.
@@ -76,10 +77,13 @@ class Measurement(nn.Module, ABC):
         """
         tokens = self._checked(tokens, "tokens")
         self._check_columns(start, start + tokens.shape[-2])
-        return self._apply_to(tokens.to(sum_dtype(tokens.dtype)), start).to(tokens.dtype)
+        with without_autocast(tokens.device):
+            return self._apply_to(tokens.to(compute_dtype(tokens.dtype)), start).to(tokens.dtype)
 
     def adjoint(self, measured: Tensor, columns: int | None = None, start: int = 0) -> Tensor:
         """``Phi^T Y``: ``[..., m, d]`` to ``[..., n, d]``, differentiable, in the type of ``measured``.
+
+        Attention over the rows of an averaging measurement becomes attention over the tokens by it.
 
         Args:
             measured: ``[..., m, d]``.
@@ -97,7 +101,9 @@ class Measurement(nn.Module, ABC):
                 raise CompressionError("the adjoint of an endless measurement needs columns, the number of tokens")
             columns = self.columns - start
         self._check_columns(start, start + columns)
-        return self._apply_adjoint(measured.to(sum_dtype(measured.dtype)), start, start + columns).to(measured.dtype)
+        with without_autocast(measured.device):
+            wide = measured.to(compute_dtype(measured.dtype))
+            return self._apply_adjoint(wide, start, start + columns).to(measured.dtype)
 
     @abstractmethod
     def block(self, start: int, stop: int) -> Tensor:
@@ -133,20 +139,17 @@ class Measurement(nn.Module, ABC):
             there = "0, 1, 2, and so on" if self.columns is None else f"0 to {self.columns}, the last not counted"
             raise CompressionError(f"columns {start} to {stop} were asked for; there are {there}")
 
-    @staticmethod
-    def _checked(tokens: Tensor, what: str) -> Tensor:
+    def _checked(self, tokens: Tensor, what: str) -> Tensor:
         if not isinstance(tokens, Tensor) or not tokens.is_floating_point() or tokens.ndim < 2:
             got = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
             raise CompressionError(f"a measurement takes {what} that are floating point [.., n, d], got {got}")
+        for part in (*self.parameters(), *self.buffers()):
+            if part.device != tokens.device:
+                raise CompressionError(f"this measurement is on {part.device}, the {what} are on {tokens.device}")
         return tokens
 
     def extra_repr(self) -> str:
         return f"rows={self.rows}, columns={self.columns}"
-
-
-def sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type to sum in: float32 for half precision, which would drift, else the type itself."""
-    return torch.promote_types(dtype, torch.float32)
 
 
 def add_rows(total: Tensor, index: Tensor, rows: Tensor) -> Tensor:

@@ -29,10 +29,10 @@ class _DenseMeasurement(Measurement):
         return self._phi().detach()[:, start:stop].to(device="cpu", dtype=torch.float64)
 
     def _apply_to(self, tokens: Tensor, start: int) -> Tensor:
-        return self._phi()[:, start : start + tokens.shape[-2]].to(tokens) @ tokens
+        return self._phi()[:, start : start + tokens.shape[-2]].to(tokens.dtype) @ tokens
 
     def _apply_adjoint(self, measured: Tensor, start: int, stop: int) -> Tensor:
-        return self._phi()[:, start:stop].mT.to(measured) @ measured
+        return self._phi()[:, start:stop].mT.to(measured.dtype) @ measured
 
 
 class MatrixMeasurement(_DenseMeasurement):

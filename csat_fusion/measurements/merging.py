@@ -15,8 +15,9 @@ import math
 import torch
 from torch import Tensor
 
+from csat_fusion.compressors.base import compute_dtype
 from csat_fusion.errors import CompressionError
-from csat_fusion.measurements.base import Measurement, add_rows, sum_dtype
+from csat_fusion.measurements.base import Measurement, add_rows
 
 __all__ = ["MergingMeasurement", "segment_assignment"]
 
@@ -31,6 +32,7 @@ class MergingMeasurement(Measurement):
             ``[..., n]``, one for each window; leading dimensions broadcast with those of the tokens.
         weight: ``[..., n]``, how many tokens each stands for, at least 0, differentiable; ``None``: 1 each.
         rows: m; ``None``: the largest row and one.
+        check: look at the values; a GPU waits for that, so say False where a compressor made them.
 
     Raises:
         CompressionError: shapes, types or devices disagree, a row is out of range, a weight is negative or not finite.
@@ -38,12 +40,14 @@ class MergingMeasurement(Measurement):
 
     averaging = True
 
-    def __init__(self, assignment: Tensor, weight: Tensor | None = None, *, rows: int | None = None) -> None:
+    def __init__(
+        self, assignment: Tensor, weight: Tensor | None = None, *, rows: int | None = None, check: bool = True
+    ) -> None:
         _check(assignment, weight)
         if rows is None:
             rows = max(1, int(assignment.max()) + 1)
         super().__init__(rows, assignment.shape[-1])
-        if not torch.compiler.is_compiling():
+        if check and not torch.compiler.is_compiling():
             _check_values(assignment, weight, rows)
         self.assignment: Tensor
         self.share: Tensor
@@ -51,7 +55,7 @@ class MergingMeasurement(Measurement):
         kept = assignment >= 0
         if weight is None:
             weight = torch.ones(assignment.shape, dtype=torch.float32, device=assignment.device)
-        dtype = sum_dtype(weight.dtype)
+        dtype = compute_dtype(weight.dtype)
         weight = torch.where(kept, weight.double(), 0.0)
         lead = weight.shape[:-1]
         row = assignment.clamp(min=0).expand(weight.shape)
@@ -63,10 +67,10 @@ class MergingMeasurement(Measurement):
 
     @classmethod
     def from_assignment(
-        cls, assignment: Tensor, weight: Tensor | None = None, *, rows: int | None = None
+        cls, assignment: Tensor, weight: Tensor | None = None, *, rows: int | None = None, check: bool = True
     ) -> MergingMeasurement:
         """The same as the constructor, by its full name."""
-        return cls(assignment, weight, rows=rows)
+        return cls(assignment, weight, rows=rows, check=check)
 
     @classmethod
     def make(
@@ -94,13 +98,13 @@ class MergingMeasurement(Measurement):
 
     def _apply_to(self, tokens: Tensor, start: int) -> Tensor:
         stop = start + tokens.shape[-2]
-        share = self.share[..., start:stop].to(tokens)
-        row = self.assignment[..., start:stop].clamp(min=0).to(tokens.device)
+        share = self.share[..., start:stop].to(tokens.dtype)
+        row = self.assignment[..., start:stop].clamp(min=0)
         return _add(share[..., None] * tokens, row, self.rows)
 
     def _apply_adjoint(self, measured: Tensor, start: int, stop: int) -> Tensor:
-        share = self.share[..., start:stop].to(measured)[..., None]
-        row = self.assignment[..., start:stop].clamp(min=0).to(measured.device)
+        share = self.share[..., start:stop].to(measured.dtype)[..., None]
+        row = self.assignment[..., start:stop].clamp(min=0)
         if row.ndim == 1:
             return share * measured.index_select(-2, row)
         lead = torch.broadcast_shapes(measured.shape[:-2], row.shape[:-1])  # type: ignore[no-untyped-call]

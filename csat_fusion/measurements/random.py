@@ -24,8 +24,9 @@ from csat_fusion.measurements.hashing import checked_seed, choose, hash_bits, no
 
 __all__ = ["GaussianMeasurement", "RademacherMeasurement", "SparseSignMeasurement"]
 
-# Entries of Phi that are made at once: 8 MB of float64, whatever m and n.
-_BLOCK_ENTRIES = 1 << 20
+# Entries of Phi that are made at once, whatever m and n: 0.5 MB of float64 stays in a cache, 32 MB keep a GPU busy.
+_BLOCK_ENTRIES = {"cpu": 1 << 16}
+_BLOCK_ENTRIES_ELSEWHERE = 1 << 22
 
 
 class _DenseRandomMeasurement(Measurement):
@@ -55,24 +56,26 @@ class _DenseRandomMeasurement(Measurement):
             return _result(_ApplyAdjoint.apply(measured, self, start, stop))
         return self._adjoint_product(measured, start, stop)
 
-    def _spans(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Blocks of columns that are small enough to make at once."""
-        step = max(1, _BLOCK_ENTRIES // self.rows)
-        return [(at, min(at + step, stop)) for at in range(start, stop, step)]
+    def _spans(self, start: int, stop: int, device: torch.device) -> list[tuple[int, int]]:
+        """Blocks of columns that are small enough to make at once; at least one, which may be empty."""
+        step = max(1, _BLOCK_ENTRIES.get(device.type, _BLOCK_ENTRIES_ELSEWHERE) // self.rows)
+        return [(at, min(at + step, stop)) for at in range(start, max(stop, start + 1), step)]
 
     def _product(self, tokens: Tensor, start: int) -> Tensor:
-        total = tokens.new_zeros(*tokens.shape[:-2], self.rows, tokens.shape[-1])
-        for at, end in self._spans(start, start + tokens.shape[-2]):
+        total: Tensor | None = None
+        for at, end in self._spans(start, start + tokens.shape[-2], tokens.device):
             entries = self._entries(at, end, tokens.device).to(tokens.dtype)
-            total = total + entries @ tokens[..., at - start : end - start, :]
+            part = entries @ tokens[..., at - start : end - start, :]
+            total = part if total is None else total + part
+        assert total is not None
         return total
 
     def _adjoint_product(self, measured: Tensor, start: int, stop: int) -> Tensor:
         parts = [
             self._entries(at, end, measured.device).to(measured.dtype).mT @ measured
-            for at, end in self._spans(start, stop)
+            for at, end in self._spans(start, stop, measured.device)
         ]
-        return torch.cat(parts, dim=-2) if parts else measured[..., :0, :]
+        return torch.cat(parts, dim=-2)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, seed={self.seed}"
