@@ -3,7 +3,8 @@
 Keda Tao, Can Qin, Haoxuan You, Yang Sui, Huan Wang, "DyCoke: Dynamic Compression of Tokens for Fast Video Large
 Language Models", 2024, arXiv 2411.15024. Written from the paper.
 
-Shapes: T frames, P patch tokens a frame, n = T * P tokens, d width, m tokens kept, L places of a line of tokens.
+Shapes: T frames, P patch tokens a frame, n = T * P tokens, d width, m tokens kept, L lines of w tokens, k of
+them that may merge.
 """
 
 from __future__ import annotations
@@ -28,17 +29,18 @@ class DycokeCompressor(OfflineCompressor):
     """Token temporal merging, with the rate that meets the budget exactly.
 
     In a window of four frames, the second and fourth are compared patch by patch with the frame before, and the third
-    with the first, by cosine; of each of them the same share of tokens, the most similar, is merged into the patch it
-    was compared with. The first frame of a window stays. Where this departs from the paper: the second half of DyCoke,
-    which prunes the cache of a language model while it decodes, has no place here; so where the budget is less than the
-    first frames of all windows, the stage is done again on those frames alone, and so on; and where less than one frame
-    may remain, on the patches of that frame in their order.
+    with the first, by cosine; the most similar tokens are merged into the patch they were compared with. The first
+    frame of a window stays. Where this departs from the paper: the second half of DyCoke, which prunes the cache of a
+    language model while it decodes, has no place here; so the first frames of windows go through the same stage, four
+    at a time, then the first of those, and so on; and where less than one frame may remain, the patches of the last one
+    in their order.
 
     Args:
         budget: m, tokens to keep.
         gap_seconds: ignored: a window may span a hole in the stream.
-        ranking: ``"frame"``: the same share of every frame that can give, as in the paper. ``"video"``: the most
-            similar tokens of the whole video, so that what moves keeps more.
+        ranking: ``"frame"``: the same share of every frame of a stage, and a stage only when those before it are
+            not enough, as in the paper. ``"video"``: the most similar pairs of all frames and stages, so that what
+            moves keeps more tokens than what stands still; measured to be better.
         means: keep the mean of the tokens merged, not the earliest of them.
 
     Raises:
@@ -52,7 +54,7 @@ class DycokeCompressor(OfflineCompressor):
         budget: Budget | str,
         *,
         gap_seconds: float = 1.0,
-        ranking: str = "frame",
+        ranking: str = "video",
         means: bool = True,
         keep_assignment: bool = False,
     ) -> None:
@@ -64,16 +66,23 @@ class DycokeCompressor(OfflineCompressor):
         self._means = means
 
     def _group(self, window: Window, limit: int) -> Tensor:
-        frames, patches = window.shape
         unit = directions(window.tokens)
         parent = torch.arange(len(unit), device=unit.device)
-        lines = parent.view(frames, patches)  # [L, tokens that are compared with one another from place to place]
+        lines = parent.clone().view(window.shape)
+        over_time, over_patches = _stages(lines), _stages(lines[:1].T)
+        if self._ranking == "video":
+            stages = [_joined(stages) for stages in (over_time, over_patches) if stages]
+        else:
+            stages = over_time + over_patches
         surplus = len(unit) - limit
-        while surplus:
-            if len(lines) == 1:
-                lines = lines.T  # one frame is left: its patches in their order
-            surplus -= self._merge(unit, parent, lines, surplus)
-            lines = lines[::4]
+        for child, target in stages:
+            count = min(surplus, child.numel())
+            similarity = (unit[child] * unit[target]).sum(dim=2)
+            quota = torch.tensor(even_parts(count, len(child)), device=unit.device)
+            rank = similarity.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+            merged = rank < quota[:, None]
+            parent[child[merged]] = target[merged]
+            surplus -= count
         while not torch.equal(up := parent[parent], parent):
             parent = up
         group: Tensor = torch.unique(parent, return_inverse=True)[1]
@@ -86,24 +95,23 @@ class DycokeCompressor(OfflineCompressor):
         starts = torch.cumsum(torch.bincount(group), dim=0)
         return window.tokens[first[torch.cat([starts.new_zeros(1), starts[:-1]])]]
 
-    def _merge(self, unit: Tensor, parent: Tensor, lines: Tensor, surplus: int) -> int:
-        """One stage over ``lines [L, tokens]``: at most ``surplus`` tokens get a parent; how many did."""
-        place = torch.arange(len(lines), device=unit.device)
+
+_Pairs = tuple[Tensor, Tensor]
+
+
+def _stages(lines: Tensor) -> list[_Pairs]:
+    """The stages that bring ``lines [L, w]`` down to the first: which rows (each ``[k, w]``) may merge into which."""
+    stages: list[_Pairs] = []
+    while len(lines) > 1:
+        place = torch.arange(len(lines), device=lines.device)
         place = place[place % 4 != 0]
-        if len(place) == 0:
-            return 0
-        before = place - torch.where(place % 4 == 2, 2, 1)
-        child, target = lines[place], lines[before]
-        similarity = (unit[child] * unit[target]).sum(dim=2)
-        count = min(surplus, child.numel())
-        if self._ranking == "video":
-            order = torch.argsort(similarity.flatten(), descending=True, stable=True)[:count]
-            chosen = torch.zeros(child.numel(), dtype=torch.bool, device=unit.device)
-            chosen[order] = True
-            chosen = chosen.view_as(child)
-        else:
-            quota = torch.tensor(even_parts(count, len(child)), device=unit.device)
-            rank = similarity.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-            chosen = rank < quota[:, None]
-        parent[child[chosen]] = target[chosen]
-        return count
+        stages.append((lines[place], lines[place - torch.where(place % 4 == 2, 2, 1)]))
+        lines = lines[::4]
+    return stages
+
+
+def _joined(stages: list[_Pairs]) -> _Pairs:
+    """All pairs of the stages as one row, so that they compete with each other."""
+    child = torch.cat([child.flatten() for child, _ in stages])
+    target = torch.cat([target.flatten() for _, target in stages])
+    return child[None], target[None]
