@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -60,7 +60,7 @@ class Method:
     make: Callable[[Row], tuple[Compress | None, Attend]]
     note: str
     #: numbers that stand for the n tokens once they are seen, for all heads together
-    state: Callable[[Row], int] = field(default=lambda row: 2 * row.tokens * row.heads * row.width)
+    state: Callable[[Row], int]
 
 
 def video_stream(frames: int, patches: int, width: int, seed: int) -> Tensor:
@@ -121,12 +121,12 @@ def _sdpa(row: Row) -> tuple[None, Attend]:
     return None, attend
 
 
-def _merged(name: str) -> Callable[[Row], tuple[Compress, Attend]]:
+def _merged(name: str, kept: int | None = None) -> Callable[[Row], tuple[Compress, Attend]]:
     def make(row: Row) -> tuple[Compress, Attend]:
         from csat_fusion.attention.weighted import weighted_attention
         from csat_fusion.compressors.base import make_compressor
 
-        compressor = make_compressor(name, row.kept, gap_seconds=GAP_SECONDS)
+        compressor = make_compressor(name, min(kept or row.kept, row.tokens), gap_seconds=GAP_SECONDS)
 
         def compress(tokens: Tensor) -> Any:
             compressor.reset()
@@ -143,15 +143,145 @@ def _merged(name: str) -> Callable[[Row], tuple[Compress, Attend]]:
     return make
 
 
+def _linformer(rows: Callable[[Row], int]) -> Callable[[Row], tuple[None, Attend]]:
+    def make(row: Row) -> tuple[None, Attend]:
+        from csat_fusion.attention.linformer import linformer_attention
+
+        generator = torch.Generator().manual_seed(0)
+        shape = (min(rows(row), row.tokens), row.tokens)
+        mixes = [torch.randn(shape, generator=generator).div_(math.sqrt(shape[0])) for _ in range(2)]
+        mix_k, mix_v = (mix.to(row.device, getattr(torch, row.dtype)) for mix in mixes)
+        del mixes
+
+        def attend(query: Tensor, tokens: Tensor) -> Tensor:
+            key = tokens[None]
+            return linformer_attention(query[None], key, key, mix_k, mix_v, heads=row.heads)
+
+        return None, attend
+
+    return make
+
+
+def _performer(features: Callable[[Row], int]) -> Callable[[Row], tuple[None, Attend]]:
+    def make(row: Row) -> tuple[None, Attend]:
+        from csat_fusion.attention.performer import orthogonal_features, performer_attention
+
+        omega = orthogonal_features(features(row), row.width).to(row.device, getattr(torch, row.dtype))
+
+        def attend(query: Tensor, tokens: Tensor) -> Tensor:
+            key = tokens[None]
+            return performer_attention(query[None], key, key, omega, heads=row.heads)
+
+        return None, attend
+
+    return make
+
+
+def _nystrom(landmarks: Callable[[Row], int]) -> Callable[[Row], tuple[None, Attend]]:
+    def make(row: Row) -> tuple[None, Attend]:
+        from csat_fusion.attention.nystrom import nystrom_attention
+
+        def attend(query: Tensor, tokens: Tensor) -> Tensor:
+            key = tokens[None]
+            return nystrom_attention(query[None], key, key, landmarks(row), heads=row.heads)
+
+        return None, attend
+
+    return make
+
+
+def _published(kind: str) -> Callable[[Row], tuple[None, Attend]]:
+    def make(row: Row) -> tuple[None, Attend]:
+        from csat_fusion.attention.csat import csat_attention
+        from csat_fusion.attention.decoder import ContextDecoder
+        from csat_fusion.measurements.base import make_measurement
+
+        phis = [make_measurement(kind, _half(row), row.tokens, seed=seed).to(row.device) for seed in (1, 2)]
+        decode = ContextDecoder(row.width, learned=False).to(row.device)
+
+        def attend(query: Tensor, tokens: Tensor) -> Tensor:
+            key = tokens[None]
+            return csat_attention(
+                query[None], key, key, (phis[0], phis[1]), reading="published", heads=row.heads, denoiser=decode
+            )
+
+        return None, attend
+
+    return make
+
+
+def _feature(row: Row) -> tuple[None, Attend]:
+    from csat_fusion.attention.csat import csat_attention
+    from csat_fusion.measurements.base import make_measurement
+
+    phi = make_measurement("hadamard", _features(row), row.width, seed=1).to(row.device)
+
+    def attend(query: Tensor, tokens: Tensor) -> Tensor:
+        key = tokens[None]
+        return csat_attention(query[None], key, key, phi, reading="feature", heads=row.heads)
+
+    return None, attend
+
+
+def _half(row: Row) -> int:
+    """Rows where keys and values are kept apart: half as many of each in the state of m tokens."""
+    return max(1, row.kept // 2)
+
+
+def _features(row: Row) -> int:
+    """r of dh features, for all n tokens in the state of m whole ones."""
+    return max(1, row.width // row.ratio)
+
+
+def _width(row: Row) -> int:
+    return row.heads * row.width
+
+
+def _all_state(row: Row) -> int:
+    return row.tokens * _width(row)  # keys are values
+
+
 def _kept_state(row: Row) -> int:
-    return row.kept * (row.heads * row.width + 3)  # keys are values; weight, start and end
+    return row.kept * (_width(row) + 3)  # keys are values; weight, start and end
 
 
 METHODS: dict[str, Method] = {
-    "eager": Method(_eager, "exact; scores and softmax written out", lambda row: row.tokens * row.heads * row.width),
-    "sdpa": Method(_sdpa, "exact; torch's fused kernel", lambda row: row.tokens * row.heads * row.width),
-    "csat ward": Method(_merged("ward"), "merged, log weight; m = n/{ratio}, frame by frame", _kept_state),
-    "csat ward-batched": Method(_merged("ward-batched"), "merged, log weight; m = n/{ratio}", _kept_state),
+    "eager": Method(_eager, "exact; scores and softmax written out", _all_state),
+    "sdpa": Method(_sdpa, "exact; torch's fused kernel", _all_state),
+    "linformer": Method(
+        _linformer(_half), "m/2 rows for keys and for values", lambda row: 2 * _half(row) * _width(row)
+    ),
+    "linformer, 256": Method(
+        _linformer(lambda row: 256), "256 rows, as its paper has", lambda row: 2 * 256 * _width(row)
+    ),
+    "performer": Method(
+        _performer(lambda row: row.kept), "m random features", lambda row: row.kept * row.heads * (row.width + 1)
+    ),
+    "performer, 256": Method(
+        _performer(lambda row: 256), "256 features, as its paper has", lambda row: 256 * row.heads * (row.width + 1)
+    ),
+    "nystrom": Method(
+        _nystrom(_half), "m/2 landmarks of queries and of keys", lambda row: 2 * _half(row) * _width(row)
+    ),
+    "nystrom, 64": Method(_nystrom(lambda row: 64), "64 landmarks, as its paper has", lambda row: 2 * 64 * _width(row)),
+    "csat published": Method(
+        _published("gaussian"),
+        "as printed, two Gaussian Phi of m/2 rows, 8 steps of ISTA",
+        lambda row: 2 * _half(row) * _width(row),
+    ),
+    "csat published, Hadamard": Method(
+        _published("hadamard"), "the same with subsampled Hadamard Phi", lambda row: 2 * _half(row) * _width(row)
+    ),
+    "csat feature": Method(
+        _feature, "dh/{ratio} measured features of all n tokens", lambda row: row.tokens * row.heads * _features(row)
+    ),
+    "csat ward": Method(_merged("ward"), "merged, log weight, exact Ward, frame by frame; the default", _kept_state),
+    "csat ward, 256": Method(
+        _merged("ward", 256), "the same with m = 256 whatever n", lambda row: min(256, row.tokens) * (_width(row) + 3)
+    ),
+    "csat ward-batched": Method(
+        _merged("ward-batched"), "merged, log weight, Ward in rounds, frame by frame", _kept_state
+    ),
 }
 
 

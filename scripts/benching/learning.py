@@ -1,12 +1,13 @@
 """A sequence task over video-like tokens, and a small transformer that learns it with any attention.
 
-The task: a stream of T frames of P patch tokens shows scenes that drift and cut, things that pass, and k planted events. Event
-j lies somewhere in the j-th part of the stream, on two neighbouring patches for one second, and is one of S symbols. Which
-symbol follows which is not free: each has S/4 successors, equally likely. A decoder must say the symbols in order, one after
-the other. Who sees only the symbols before it guesses right once in S/4 times; who sees only the memory must find the right
-second among tokens of which one in a hundred matters.
+The task: a stream of T frames of P patch tokens shows scenes that drift and cut, things that pass, and k planted events.
+Event j lies somewhere in the j-th part of the stream, on two neighbouring patches for one second, and is one of S
+symbols. Which symbol follows which is not free: each has S/4 successors, equally likely. A decoder must say the symbols
+in order, one after the other. Who sees only the symbols before it guesses right once in S/4 times; who sees only the
+memory must find the right second among tokens of which few matter.
 
-Shapes: E examples, T frames, P patches, n = T*P tokens, m tokens attended to, d width of a token, k events, S symbols, B batch.
+Shapes: E examples, T frames, P patches, n = T*P tokens, m tokens attended to, d width of a token, k events, S symbols,
+B batch.
 """
 
 from __future__ import annotations
@@ -347,7 +348,7 @@ def train(run: Run, signal: Signal) -> dict[str, Any]:
 
 @torch.no_grad()
 def _test(model: Decoder, symbols: Tensor, memory: Tensor, weight: Tensor | None, task: Task) -> dict[str, float]:
-    """Perplexity of the true symbols, share of symbols said right (each after those said before), of whole sequences."""
+    """Perplexity of the true symbols; shares of symbols and of whole sequences said right, each after those said."""
     loss, right, whole = 0.0, 0.0, 0.0
     for at in torch.arange(len(symbols)).split(task.batch):
         w = None if weight is None else weight[at]

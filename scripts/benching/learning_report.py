@@ -68,19 +68,19 @@ def _train_all(
 
 def _explain(task: Task, options: argparse.Namespace) -> str:
     return (
-        f"{task.frames} frames of {task.patches} tokens ({task.tokens} in all) with two scenes, drift, noise, two passing "
-        f"things and {task.events} events of {task.symbols} symbols, each on two patches for a second; a decoder of "
-        f"{task.layers} layer(s), {task.model_width} wide, {task.heads} heads, says the symbols in order. "
+        f"{task.frames} frames of {task.patches} tokens ({task.tokens} in all) with two scenes, drift, noise, two "
+        f"passing things and {task.events} events of {task.symbols} symbols, each on two patches for a second; a "
+        f"decoder of {task.layers} layer(s), {task.model_width} wide, {task.heads} heads, says the symbols in order. "
         f"{task.steps} steps of {task.batch}, AdamW, peak rate {task.peak_rate:g} (tuned for exact attention), "
-        f"{task.train_examples} training and {task.test_examples} test examples, {options.seeds} seeds (of the language of "
-        f"symbols, the examples and the model). Methods that keep a state keep as many numbers as {task.kept} tokens "
-        f"(1/{task.ratio}) have.\n\n"
-        f"Accuracy: share of symbols said right, each after those said before. Guessing knowing the one before is "
-        f"{4 / task.symbols:.2f} right, with a perplexity of {task.symbols / 4:.0f} (from the second symbol on). `csat` is "
-        "given tokens that streaming Ward merging (gap 1 s) made once for each example, before training, as they do not "
-        "change; the last column of times counts it for every example of every step, as if nothing had been kept. "
-        "`uniform frames` is a control: exact attention to as many tokens, of evenly spaced frames. Memory is above the "
-        "data, which for `csat` is the merged tokens."
+        f"{task.train_examples} training and {task.test_examples} test examples, {options.seeds} seeds (of the "
+        f"language of symbols, the examples and the model). Methods that keep a state keep as many numbers as "
+        f"{task.kept} tokens (1/{task.ratio}) have.\n\n"
+        f"Accuracy: share of symbols said right, each after those said before. Guessing from the symbol before is "
+        f"right {4 / task.symbols:.2f} of the time, at a perplexity of {task.symbols / 4:.0f} (from the second symbol "
+        "on). `csat` is given tokens that streaming Ward merging (gap 1 s) made once for each example, before "
+        "training, as they do not change; the last column of times counts it for every example of every step, as if "
+        "nothing had been kept. `uniform frames` is a control: exact attention to as many tokens, of evenly spaced "
+        "frames. Memory is above the data, which for `csat` is the merged tokens."
     )
 
 
