@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from benching.queries import exact_answer
@@ -28,26 +29,59 @@ class Rival:
     seeded: bool
 
 
+def _centred(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens ``[n, d]`` less their mean, and the mean. Softmax attention allows it (all keys move by one vector, and so
+    does the context), and every random projection does better with it."""
+    flat = tokens.flatten(0, 1)
+    mean = flat.mean(dim=0)
+    return flat - mean, mean
+
+
 def _nystrom(tokens: Tensor, budget: int, seed: int) -> Answer | None:
-    """Landmarks are segment means of the keys, for the queries too, as nobody knows the queries when the stream is
-    compressed. The state is two arrays, landmarks and their answers: m / 2 landmarks."""
+    """As published: landmarks of the queries too, so that all keys are read again for new queries, which no stream
+    could do. The state of its landmarks is two arrays: m / 2 of them."""
     from csat_fusion.attention.nystrom import nystrom_attention
 
+    keys, mean = _centred(tokens)
     landmarks = budget // 2
     if landmarks < 1:
         return None
-    flat = tokens.flatten(0, 1)
-    return lambda query: nystrom_attention(query, flat, flat, landmarks=landmarks, scale=1.0)
+    return lambda query: nystrom_attention(query, keys, keys, landmarks, scale=1.0, iterations=None) + mean
+
+
+def _nystrom_keys(tokens: Tensor, budget: int, seed: int) -> Answer | None:
+    """Landmarks of the keys serve for the queries, in the queries' scale: what a stream could keep, landmarks and their
+    answers, m / 2 of each."""
+    keys, mean = _centred(tokens)
+    landmarks = min(budget // 2, len(keys))
+    if landmarks < 1:
+        return None
+    run = torch.arange(len(keys)) * landmarks // len(keys)
+    marks = torch.zeros(landmarks, keys.shape[1]).index_add_(0, run, keys) / run.bincount()[:, None]
+
+    def answer(query: Tensor) -> Tensor:
+        asked = marks * (query.norm(dim=1).median() / marks.norm(dim=1).median().clamp_min(1e-12))
+        middle = (asked @ marks.mT).softmax(dim=-1).double()
+        kept = torch.linalg.pinv(middle, rtol=1e-4).to(keys.dtype) @ exact_answer(asked, keys)
+        return (query @ marks.mT).softmax(dim=-1) @ kept + mean
+
+    return answer
 
 
 def _performer(tokens: Tensor, budget: int, seed: int) -> Answer | None:
-    """Sums of features times values, and of features: r * (d + 1) numbers."""
-    from csat_fusion.attention.performer import performer_attention
+    """Sums of features times values, and of features: r * (d + 1) numbers. Queries and keys are brought to one length,
+    which leaves their products alone and is where the estimate varies least."""
+    from csat_fusion.attention.performer import orthogonal_features, performer_attention
 
-    flat = tokens.flatten(0, 1)
-    width = flat.shape[1]
-    features = max(1, budget * width // (width + 1))
-    return lambda query: performer_attention(query, flat, flat, features=features, seed=seed, scale=1.0)
+    keys, mean = _centred(tokens)
+    width = keys.shape[1]
+    omega = orthogonal_features(max(1, budget * width // (width + 1)), width, seed=seed)
+
+    def answer(query: Tensor) -> Tensor:
+        balance = (query.norm(dim=1).mean() / keys.norm(dim=1).mean().clamp_min(1e-12)).sqrt().clamp_min(1e-12)
+        return performer_attention(query / balance, keys * balance, keys, omega, scale=1.0) + mean
+
+    return answer
 
 
 def _csat_feature(tokens: Tensor, budget: int, seed: int) -> Answer | None:
@@ -55,12 +89,12 @@ def _csat_feature(tokens: Tensor, budget: int, seed: int) -> Answer | None:
     from csat_fusion.attention.csat import csat_attention
     from csat_fusion.measurements.base import make_measurement
 
-    flat = tokens.flatten(0, 1)
-    rows = flat.shape[1] * budget // len(flat)
+    keys, mean = _centred(tokens)
+    rows = keys.shape[1] * budget // len(keys)
     if rows < 1:
         return None
-    phi = make_measurement("gaussian", rows, flat.shape[1], seed=seed)
-    return lambda query: csat_attention(query, flat, flat, phi, reading="feature", scale=1.0)
+    phi = make_measurement("gaussian", rows, keys.shape[1], seed=seed)
+    return lambda query: csat_attention(query, keys, keys, phi, reading="feature", scale=1.0) + mean
 
 
 def _csat_published(independent: bool) -> Callable[[Tensor, int, int], Answer | None]:
@@ -71,15 +105,13 @@ def _csat_published(independent: bool) -> Callable[[Tensor, int, int], Answer | 
         from csat_fusion.attention.csat import csat_attention
         from csat_fusion.measurements.base import make_measurement
 
-        flat = tokens.flatten(0, 1)
+        keys, mean = _centred(tokens)
         rows = budget // 2 if independent else budget
         if rows < 1:
             return None
-        phi = make_measurement("gaussian", rows, len(flat), seed=seed)
-        other = make_measurement("gaussian", rows, len(flat), seed=seed + 1_000_003) if independent else None
-        return lambda query: csat_attention(
-            query, flat, flat, phi, value_measurement=other, reading="published", scale=1.0
-        )
+        phi = make_measurement("gaussian", rows, len(keys), seed=seed)
+        other = make_measurement("gaussian", rows, len(keys), seed=seed + 1_000_003) if independent else phi
+        return lambda query: csat_attention(query, keys, keys, (phi, other), reading="published", scale=1.0) + mean
 
     return build
 
@@ -118,6 +150,7 @@ def _coefficients(name: str) -> Callable[[Tensor, int, int], Answer | None]:
 
 RIVALS: dict[str, Rival] = {
     "Nystrom": Rival(_nystrom, causal=False, seeded=False),
+    "Nystrom, landmarks of keys": Rival(_nystrom_keys, causal=False, seeded=False),
     "Performer": Rival(_performer, causal=True, seeded=True),
     "csat, feature axis": Rival(_csat_feature, causal=True, seeded=True),
     "csat as published, two Phi": Rival(_csat_published(True), causal=True, seeded=True),

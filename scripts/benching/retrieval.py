@@ -1,0 +1,247 @@
+"""Retrieval: does a picture still find its moment, and its span, among compressed tokens?
+
+The readout, one for all methods: every kept token belongs to the times that its span claims. The relevance of a time is
+the mean, over the asking tokens, of the best cosine to a token that claims this time (tokens less the mean token of the
+video, so that what all frames share counts for nothing). The answer is the time of the highest relevance and the
+stretch around it that stays above half the height between the video's median relevance and that peak. Chosen once, on
+all tokens and before any compression: a method is so credited for what its tokens say and when they say it, and tokens
+whose spans claim time that they never saw are charged for it.
+
+Shapes: T times, q asking tokens, m kept tokens, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benching.fidelity import seeds_of
+from benching.methods import DEFAULT, Method, budget_of, compress
+from benching.tables import Report, mean, progress, spread
+from benching.tokens import Moment, Stream
+from csat_fusion.errors import CompressionError
+
+__all__ = [
+    "Found",
+    "judge_retrieval",
+    "locate",
+    "measure_retrieval",
+    "print_retrieval",
+    "relevance",
+    "score",
+    "span_iou",
+]
+
+LEVELS = (0.3, 0.5, 0.7)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was answered for one moment: overlap with it, and whether the peak lies inside."""
+
+    iou: float
+    peak_inside: bool
+
+
+Answers = dict[tuple[int, int], list[Found]]  # by rate and seed
+ALL = "all tokens"
+Results = dict[tuple[str, int], dict[tuple[str, int], list[Found]]]  # (label, rate) -> (stream, seed) -> moments
+
+
+def relevance(query: Tensor, tokens: Tensor, start: Tensor, end: Tensor, times: Tensor, mean_token: Tensor) -> Tensor:
+    """``[T]`` from asking tokens ``[q, d]`` and kept ones ``[m, d]`` with spans ``[m]``; ``-1`` where none claims it."""
+    unit = torch.nn.functional.normalize
+    cosine = unit(query - mean_token, dim=-1) @ unit(tokens - mean_token, dim=-1).mT  # [q, m]
+    claims = (start[None] <= times[:, None]) & (times[:, None] < end[None])  # [T, m]
+    found = torch.full((len(times),), -1.0, dtype=cosine.dtype)
+    for i, claimed in enumerate(claims):
+        if claimed.any():
+            found[i] = cosine[:, claimed].amax(dim=1).mean()
+    return found
+
+
+def locate(scores: Tensor, start: Sequence[float], end: Sequence[float]) -> tuple[float, float, float]:
+    """Start, end and peak in seconds: the stretch of times around the highest score that stays above half height.
+
+    Where several neighbouring times share the highest score, the peak is the middle of them.
+    """
+    top = int(scores.argmax())
+    height = float(scores[top])
+    least = (height + float(scores.median())) / 2
+    last = top
+    while last + 1 < len(scores) and float(scores[last + 1]) == height:
+        last += 1
+    first, final = top, last
+    while first > 0 and float(scores[first - 1]) >= least:
+        first -= 1
+    while final + 1 < len(scores) and float(scores[final + 1]) >= least:
+        final += 1
+    return start[first], end[final], (start[top] + end[last]) / 2
+
+
+def span_iou(a: tuple[float, float], b: tuple[float, float]) -> float:
+    """Overlap of two spans over their union."""
+    common = min(a[1], b[1]) - max(a[0], b[0])
+    return max(0.0, common) / (max(a[1], b[1]) - min(a[0], b[0]))
+
+
+def score(stream: Stream, moment: Moment, tokens: Tensor, start: Tensor, end: Tensor) -> Found:
+    """Ask kept ``tokens`` for one moment."""
+    times = (torch.tensor(stream.start_seconds) + torch.tensor(stream.end_seconds)).double() / 2
+    mean_token = stream.tokens.flatten(0, 1).mean(dim=0)
+    line = relevance(moment.query, tokens, start, end, times, mean_token)
+    first, last, peak = locate(line, stream.start_seconds, stream.end_seconds)
+    true = (moment.start_seconds, moment.end_seconds)
+    return Found(span_iou((first, last), true), true[0] <= peak < true[1])
+
+
+def all_tokens(stream: Stream) -> list[Found]:
+    """Every moment of the stream, asked among all tokens."""
+    torch.set_num_threads(1)
+    patches = stream.tokens.shape[1]
+    start = torch.tensor(stream.start_seconds, dtype=torch.float64).repeat_interleave(patches)
+    end = torch.tensor(stream.end_seconds, dtype=torch.float64).repeat_interleave(patches)
+    return [score(stream, moment, stream.tokens.flatten(0, 1), start, end) for moment in stream.moments]
+
+
+def retrieval_of(stream: Stream, method: Method, rates: Sequence[int], seeds: Sequence[int]) -> Answers:
+    """For each rate and seed, every moment asked among what the method keeps of the whole stream.
+
+    Query-guided selection is told each moment's own tokens, and so compresses once for each of them.
+    """
+    torch.set_num_threads(1)
+    found: Answers = {}
+    for rate in rates:
+        budget = budget_of(stream, rate)
+        for seed in seeds_of(method, seeds):
+            answers = []
+            kept = None
+            try:
+                for moment in stream.moments:
+                    if kept is None or method.name == "query":
+                        kept = compress(method, stream, budget, seed, moment.query)
+                    answers.append(score(stream, moment, kept.tokens, kept.start_seconds, kept.end_seconds))
+            except CompressionError:
+                if budget >= stream.tokens.shape[1]:
+                    raise
+                break  # it says that it cannot keep less than a frame
+            found[rate, seed] = answers
+    return found
+
+
+def measure_retrieval(
+    streams: Sequence[Stream],
+    methods: Sequence[Method],
+    rates: Sequence[int],
+    seeds: Sequence[int],
+    pool: Executor,
+    report: Report,
+) -> Results:
+    """All methods over whole streams; under ``("all tokens", 1)`` what nothing kept back gives."""
+    results: Results = {}
+    base = [(stream, pool.submit(all_tokens, stream)) for stream in streams]
+    jobs: list[tuple[str, str, Future[Answers]]] = []
+    for method in methods:
+        for stream in sorted(streams, key=lambda s: -len(s.tokens)):
+            jobs.append((method.label, stream.name, pool.submit(retrieval_of, stream, method, rates, seeds)))
+    for stream, answers in base:
+        results.setdefault((ALL, 1), {})[stream.name, seeds[0]] = answers.result()
+    failed: set[str] = set()
+    done = ""
+    for label, name, job in jobs:
+        if label != done:
+            progress(f"retrieval: {label}")
+            done = label
+        try:
+            found = job.result()
+        except (ValueError, ImportError, AttributeError, NotImplementedError, RuntimeError) as error:
+            failed.add(label)
+            report.unavailable(label, f"{type(error).__name__}: {error}")
+            continue
+        for (rate, seed), answers in found.items():
+            results.setdefault((label, rate), {})[name, seed] = answers
+    for key in [key for key in results if key[0] in failed]:
+        del results[key]
+    full = len(streams)
+    for key in [key for key, found in results.items() if len({name for name, _ in found}) < full]:
+        del results[key]  # a budget that some streams are too short for would not compare
+    return results
+
+
+# -- report -----------------------------------------------------------------------------------------------------------
+
+
+def recall(found: Sequence[Found], level: float) -> float:
+    return mean([float(f.iou >= level) for f in found])
+
+
+def groups(cells: dict[tuple[str, int], list[Found]], by: str) -> list[list[Found]]:
+    """Answers by ``stream`` (synthetic: one seed each) or by ``seed`` (real: all clips' moments together)."""
+    place = 0 if by == "stream" else 1
+    found: dict[object, list[Found]] = {}
+    for key, answers in cells.items():
+        found.setdefault(key[place], []).extend(answers)
+    return list(found.values())
+
+
+def print_retrieval(
+    report: Report, title: str, results: Results, labels: Sequence[str], rates: Sequence[int], by: str, note: str
+) -> None:
+    """For each budget a table: R@1 at three overlaps, peak inside, and R@1 among the hard moments."""
+    base = results[ALL, 1]
+    for rate in rates:
+        hard = hard_moments(results, rate)
+        rows = [row(ALL, base, by, hard)]
+        for label in labels:
+            cells = results.get((label, rate))
+            rows.append([label, *["-"] * (len(LEVELS) + 2)] if cells is None else row(label, cells, by, hard))
+        count = sum(len(found) for found in base.values())
+        header = ["method", *(f"R@1, IoU {level}" for level in LEVELS), "peak inside", f"hard ({len(hard)}), IoU 0.3"]
+        values = {
+            label: {
+                "/".join(map(str, key)): [[f.iou, f.peak_inside] for f in found]
+                for key, found in results.get((label, rate), {}).items()
+            }
+            for label in labels
+        }
+        report.table(f"{title}: 1/{rate} of the tokens, {count} moments", header, rows, note, values)
+
+
+def row(label: str, cells: dict[tuple[str, int], list[Found]], by: str, hard: set[tuple[str, int]]) -> list[str]:
+    parts = groups(cells, by)
+    shown = [spread([recall(part, level) for part in parts]) for level in LEVELS]
+    shown.append(spread([mean([float(f.peak_inside) for f in part]) for part in parts]))
+    chosen = [f for (name, _), found in cells.items() for i, f in enumerate(found) if (name, i) in hard]
+    shown.append(f"{recall(chosen, LEVELS[0]):.2f}" if chosen else "-")
+    return [f"**{label}**" if label == DEFAULT else label, *shown]
+
+
+def hard_moments(results: Results, rate: int) -> set[tuple[str, int]]:
+    """``(stream, index)`` of moments that uniform sampling at the same budget misses at IoU 0.3."""
+    missed = set()
+    for (name, _), found in results.get(("uniform", rate), {}).items():
+        missed |= {(name, i) for i, f in enumerate(found) if f.iou < LEVELS[0]}
+    return missed
+
+
+def judge_retrieval(report: Report, title: str, results: Results, rate: int = 32, share: float = 0.9) -> None:
+    """The target: at 1/32, 90% of what all tokens give, R@1 at IoU 0.3."""
+    base = [f for found in results[ALL, 1].values() for f in found]
+    cells = results.get((DEFAULT, rate))
+    target = f"{title}: 1/{rate} of the tokens keep at least {share:.0%} of the all-token R@1 at IoU 0.3"
+    if cells is None or recall(base, LEVELS[0]) == 0:
+        report.verdict(target, None, "no answer of the default, or none right with all tokens")
+        return
+    full = recall(base, LEVELS[0])
+    kept = recall([f for found in cells.values() for f in found], LEVELS[0])
+    error = (full * (1 - full) / len(base)) ** 0.5
+    report.verdict(
+        target,
+        kept >= share * full,
+        f"{DEFAULT} {kept:.3f} of {full:.3f}: {kept / full:.0%} "
+        f"({len(base)} moments, so a standard error of {error:.2f} in each)",
+    )
