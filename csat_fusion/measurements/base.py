@@ -47,8 +47,7 @@ class Measurement(nn.Module, ABC):
         for name, value in (("rows", rows), ("columns", columns)):
             if value is None and name == "columns" and self.endless:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise CompressionError(f"{name} of a measurement must be a whole number, at least 1, got {value!r}")
+            check_size(name, value)
         self.rows = rows
         self.columns = columns
 
@@ -150,6 +149,12 @@ class Measurement(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f"rows={self.rows}, columns={self.columns}"
+
+
+def check_size(name: str, value: int | None) -> None:
+    """``rows`` or ``columns`` of a measurement must be a whole number, at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise CompressionError(f"{name} of a measurement must be a whole number, at least 1, got {value!r}")
 
 
 def add_rows(total: Tensor, index: Tensor, rows: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from csat_fusion.compressors.base import compute_dtype
 from csat_fusion.errors import CompressionError
-from csat_fusion.measurements.base import Measurement, add_rows
+from csat_fusion.measurements.base import Measurement, add_rows, check_size
 
 __all__ = ["MergingMeasurement", "segment_assignment"]
 
@@ -83,6 +83,8 @@ class MergingMeasurement(Measurement):
         weight: Tensor | None = None,
     ) -> MergingMeasurement:
         """For the table: without ``assignment``, runs of neighbouring tokens of equal length; ``seed`` is not used."""
+        check_size("rows", rows)
+        check_size("columns", columns)
         if assignment is None:
             assignment = segment_assignment(rows, columns)
         elif assignment.shape[-1:] != (columns,):
