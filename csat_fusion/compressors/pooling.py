@@ -9,6 +9,7 @@ Shapes: T frames, P patches a frame, n = T * P tokens, d width, m tokens kept, S
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -54,7 +55,7 @@ def grid_shape(patches: int, grid: Grid | None = None) -> Grid:
 
 
 def grid_cells(shape: Grid, cells: int) -> Tensor:
-    """The cell ``[P]`` int64 (CPU) of each patch, in raster order: exactly ``cells`` rectangles, as equal as can be.
+    """The cell ``[P]`` int64 (CPU) of each patch, in raster order: exactly ``cells`` rectangles of nearly equal size.
 
     Rows are cut into bands and each band into its share of cells; where ``cells`` is a product that fits the shape this
     is plain average pooling (16 cells of 8 x 8 patches are 4 x 4 of 2 x 2 each).
@@ -65,13 +66,34 @@ def grid_cells(shape: Grid, cells: int) -> Tensor:
     rows, columns = shape
     if not 1 <= cells <= rows * columns:
         raise CompressionError(f"a frame of {rows} x {columns} patches has 1 to {rows * columns} cells, not {cells}")
-    bands = round(math.sqrt(cells * rows / columns))
-    bands = min(max(bands, -(-cells // columns), 1), rows, cells)
-    first = torch.arange(bands + 1) * cells // bands  # the first cell of each band
-    band = torch.arange(rows) * bands // rows
-    share = (first[1:] - first[:-1])[band]
-    within = torch.arange(columns) * share[:, None] // columns
-    return (first[band][:, None] + within).reshape(-1)
+    parts, first = [], 0
+    for height, share in _bands(rows, columns, cells):
+        parts.append((first + torch.arange(columns) * share // columns).repeat(height))
+        first += share
+    return torch.cat(parts)
+
+
+@lru_cache(maxsize=4096)
+def _bands(rows: int, columns: int, cells: int) -> tuple[tuple[int, int], ...]:
+    """The height and the number of cells of each band, so that sizes are most nearly equal, then shapes most square."""
+    best: tuple[int, int] | None = None
+    chosen: tuple[tuple[int, int], ...] = ()
+    for bands in range(-(-cells // columns), min(rows, cells) + 1):
+        first = [i * cells // bands for i in range(bands + 1)]
+        # Bands of equal height, or each as high as its share of cells: what is nearer depends on the numbers.
+        for edges in ([-(-i * rows // bands) for i in range(bands + 1)], [-(-f * rows // cells) for f in first]):
+            tried = tuple((edges[i + 1] - edges[i], first[i + 1] - first[i]) for i in range(bands))
+            if min(height for height, _ in tried) < 1:
+                continue
+            sizes = shapes = 0
+            for height, share in tried:
+                wide, more = divmod(columns, share)
+                for width, many in ((wide, share - more), (wide + 1, more)):
+                    sizes += many * (height * width) ** 2
+                    shapes += many * (height - width) ** 2
+            if best is None or (sizes, shapes) < best:
+                best, chosen = (sizes, shapes), tried
+    return chosen
 
 
 class SegmentMeanCompressor(OfflineCompressor):
