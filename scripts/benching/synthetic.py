@@ -92,8 +92,8 @@ def _scene(generator: torch.Generator, length: int, side: int, width: int) -> Te
 
 
 def _plant(generator: torch.Generator, tokens: Tensor, event: Tensor, events: int) -> list[tuple[int, int, Tensor]]:
-    """Put objects into ``tokens [T, side, side, d]``, one after the other, marked in ``event``; for each its first frame,
-    the one after its last, and its look ``[q, d]``."""
+    """Put objects into ``tokens [T, side, side, d]``, one after the other, marked in ``event``; for each its first
+    frame, the one after its last, and its look ``[q, d]``."""
     frames, side, _, width = tokens.shape
     slot = frames // max(1, events)
     planted = []
