@@ -15,7 +15,7 @@ than m. Everything the atoms do not model is noise: with T cells seen and energy
 ``T e / m`` of it, so a span of a long and lively stream drowns, whatever the method; a memory of merged tokens is then
 the better one. To keep the rest of the stream from being noise for a span, it is modelled beside it, in longer blocks.
 
-Shapes: m rows, P patch tokens a frame, d width, T cells seen, L cells of a span, B blocks of cells that are modelled, K atoms,
+Shapes: m rows, P patch tokens a frame, d width, T cells seen, L cells of a span, B blocks of cells modelled, K atoms,
 C = P * d channels.
 """
 
