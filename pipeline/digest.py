@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from csat_fusion.compressors.budget import parse_budget
+from csat_fusion.errors import CompressionError
 from pipeline.errors import EncodingFailed, OptionError
 from pipeline.fuse import VectorOptions, fuse_vectors
 from pipeline.media import Block, ClosedSegment, PartResult, SegmentRecord, TokenRecord, WatchSummary
@@ -27,18 +29,22 @@ __all__ = ["Digest", "DigestOptions", "TokenOptions"]
 class TokenOptions:
     """Compression of patch tokens into a token set for each segment.
 
-    ``keep`` stores the sets in the library (about 1.5 kB a token); ``compressor`` is a name of ``csat_fusion``;
-    ``budget`` is how many merged tokens a segment may keep; ``gap_seconds`` how far apart in time merged ones may lie.
+    ``keep`` stores the sets in the library (about 1.5 kB a token); ``compressor`` is a name of ``csat_fusion``, see
+    docs/csat.md; ``budget`` is what a segment may keep: a number of tokens (``128``), a share of those seen (``1/16``)
+    or a fidelity (``cosine 0.95``); ``null`` is no limit, which only ``identity`` takes. ``gap_seconds`` is how far
+    apart in time merged ones may lie.
     """
 
     keep: bool = False
     compressor: str = "ward"
-    budget: int = 128
+    budget: int | str | None = 128
     gap_seconds: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.budget < 1:
-            raise OptionError(f"tokens.budget is {self.budget}; allowed: 1 or more")
+        try:
+            parse_budget(self.budget)
+        except CompressionError as error:
+            raise OptionError(f"tokens.budget: {error}") from error
         if not self.gap_seconds > 0:
             raise OptionError(f"tokens.gap_seconds is {self.gap_seconds}; allowed: more than 0")
 
