@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import scipy.linalg
 import scipy.stats
@@ -12,10 +11,8 @@ from csat_fusion.errors import CompressionError
 from csat_fusion.measurements import random as random_measurements
 from csat_fusion.measurements.base import make_measurement
 from csat_fusion.measurements.hadamard import walsh_hadamard
-from csat_fusion.measurements.hashing import choose, hash_bits, normal_pair, sign, uniform
 from csat_fusion.measurements.learned import LearnedMeasurement, MatrixMeasurement
 from csat_fusion.measurements.merging import MergingMeasurement, segment_assignment
-from csat_fusion.measurements.quality import mutual_coherence, restricted_isometry
 
 RANDOM = ["gaussian", "rademacher", "hadamard", "sparse-sign"]
 
@@ -24,64 +21,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-# hashes
-
-
-def splitmix64(state: int, count: int) -> list[int]:
-    """The generator as its authors give it, in whole numbers of any size."""
-    out = []
-    for _ in range(count):
-        state = (state + 0x9E3779B97F4A7C15) % 2**64
-        bits = state
-        bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
-        bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) % 2**64
-        out.append(bits ^ (bits >> 31))
-    return out
-
-
-def test_the_reference_is_splitmix64() -> None:
-    # the check value that ports of the generator are tested with
-    assert splitmix64(1234567, 2) == [6457827717110365317, 3203168211198807973]
-
-
-@pytest.mark.parametrize("seed", [0, 42, 2**63 - 1])
-def test_a_hash_is_splitmix64_begun_at_the_hash_of_what_comes_before(seed: int) -> None:
-    first = splitmix64(splitmix64(seed, 1)[0], 5)
-    got = hash_bits(seed, torch.arange(5))
-    assert [bits % 2**64 for bits in got.tolist()] == first
-    second = hash_bits(seed, torch.tensor([[3]]), torch.arange(4))
-    assert [bits % 2**64 for bits in second[0].tolist()] == splitmix64(first[3], 4)
-
-
-def test_the_bits_of_a_hash_are_fair_and_neighbours_independent() -> None:
-    bits = hash_bits(7, torch.arange(300)[:, None], torch.arange(400))
-    signs = torch.stack([sign(bits, k) for k in range(64)])
-    assert float(signs.mean(dim=(1, 2)).abs().max()) < 5 / math.sqrt(120_000)
-    for other in (signs.roll(1, 0), signs.roll(1, 1), signs.roll(1, 2)):
-        assert float((signs * other).mean(dim=(1, 2)).abs().max()) < 5 / math.sqrt(120_000)
-
-
-def test_numbers_from_hashes_have_their_distributions() -> None:
-    bits = hash_bits(3, torch.arange(100_000))
-    even = uniform(bits)
-    assert 0 <= float(even.min()) <= float(even.max()) < 1
-    assert scipy.stats.kstest(even.numpy(), "uniform").pvalue > 0.01
-    assert scipy.stats.chisquare(torch.bincount(choose(bits, 7), minlength=7).numpy()).pvalue > 0.01
-    first, second = normal_pair(bits)
-    for numbers in (first, second, (first + second) / math.sqrt(2)):
-        assert scipy.stats.kstest(numbers.numpy(), "norm").pvalue > 0.01
-    assert abs(float(np.corrcoef(first.abs(), second.abs())[0, 1])) < 5 / math.sqrt(100_000)
-
-
-def test_normal_numbers_are_box_muller_of_the_halves_of_a_hash() -> None:
-    bits = torch.cat([hash_bits(1, torch.arange(2000)), torch.tensor([0, -1, 2**32 - 1, -(2**32), 2**29, 3 << 29])])
-    high = torch.tensor([(b % 2**64) >> 32 for b in bits.tolist()], dtype=torch.float64)
-    low = torch.tensor([b % 2**32 for b in bits.tolist()], dtype=torch.float64)
-    radius, angle = (-2 * ((high + 0.5) / 2**32).log()).sqrt(), 2 * math.pi * low / 2**32
-    first, second = normal_pair(bits)
-    torch.testing.assert_close(first, radius * angle.cos(), rtol=0, atol=1e-9)
-    torch.testing.assert_close(second, radius * angle.sin(), rtol=0, atol=1e-9)
-    assert bool(torch.isfinite(first).all())
+# random measurements
 
 
 def test_entries_stay_as_they_are_from_one_version_and_machine_to_the_next() -> None:
@@ -103,9 +43,6 @@ def test_entries_stay_as_they_are_from_one_version_and_machine_to_the_next() -> 
     }
     for name, expected in signs.items():
         assert make_measurement(name, 5, 16, seed=42).block(10, 13).sign().tolist() == expected, name
-
-
-# random measurements
 
 
 @pytest.mark.parametrize("name", RANDOM)
@@ -392,59 +329,3 @@ def test_a_matrix_measures_as_the_measurement_it_was_written_down_from() -> None
     torch.testing.assert_close(written.adjoint(written(tokens)), gaussian.adjoint(gaussian(tokens)))
     assert torch.equal(written.block(2, 9), gaussian.block(2, 9))
     assert not list(written.parameters())
-
-
-# quality
-
-
-def test_coherence_of_known_matrices() -> None:
-    assert mutual_coherence(torch.eye(5)) == 0
-    assert mutual_coherence(torch.tensor([[3.0], [4.0]])) == 0
-    assert mutual_coherence(torch.tensor([[1.0, 1.0], [0.0, 1.0]])) == pytest.approx(math.sqrt(0.5))
-    assert mutual_coherence(torch.tensor([[1.0, 0.0, -7.0], [2.0, 1.0, -14.0]])) == pytest.approx(1.0)
-    turned = torch.tensor([0.0, 2.0, 4.0]) * math.pi / 3  # three directions of a plane, as far apart as can be
-    assert mutual_coherence(torch.stack([turned.cos(), turned.sin()])) == pytest.approx(0.5, abs=1e-6)
-    wide = normal(6, 2500)
-    unit = wide / wide.norm(dim=0)
-    product = (unit.T @ unit).abs().fill_diagonal_(0)
-    assert mutual_coherence(wide.float()) == pytest.approx(float(product.max()), abs=1e-6)
-    with pytest.raises(CompressionError, match="column 1 is zero"):
-        mutual_coherence(torch.tensor([[1.0, 0.0]]))
-
-
-def test_restricted_isometry_of_known_matrices() -> None:
-    assert restricted_isometry(torch.eye(9), 3) == pytest.approx(0, abs=1e-12)
-    assert restricted_isometry(2 * torch.eye(9), 3) == pytest.approx(3)
-    assert restricted_isometry(0.5 * torch.eye(9), 3) == pytest.approx(0.75)
-    assert restricted_isometry(normal(2, 9), 3) >= 1  # three columns of a plane depend on each other
-    matrix = normal(8, 6)
-    unit = matrix / matrix.norm(dim=0)
-    # Of order 1: how far lengths of columns are from one. Of order 2, columns of length one: the coherence.
-    assert restricted_isometry(matrix, 1) == pytest.approx(float((matrix.norm(dim=0) ** 2 - 1).abs().max()))
-    assert restricted_isometry(unit, 2) == pytest.approx(mutual_coherence(unit))
-    stretch = torch.linalg.svdvals(unit) ** 2
-    assert restricted_isometry(unit, 6, trials=1) == pytest.approx(float((stretch - 1).abs().max()))
-
-
-def test_the_estimate_of_restricted_isometry_grows_with_trials_and_order_and_shrinks_with_rows() -> None:
-    matrix = make_measurement("gaussian", 64, 256).matrix()
-    assert restricted_isometry(matrix, 8, seed=3) == restricted_isometry(matrix, 8, seed=3)
-    assert restricted_isometry(matrix, 8, 50) <= restricted_isometry(matrix, 8, 150)
-    assert restricted_isometry(matrix, 4) < restricted_isometry(matrix, 16)
-    taller = make_measurement("gaussian", 512, 256).matrix()
-    assert restricted_isometry(taller, 8) < 0.5 * restricted_isometry(matrix, 8)
-
-
-def test_bad_questions_about_quality_are_refused() -> None:
-    for sparsity in (0, 4, 1.0, True):
-        with pytest.raises(CompressionError, match=f"sparsity must be a whole number from 1 to 3, got {sparsity!r}"):
-            restricted_isometry(torch.eye(3), sparsity)  # type: ignore[arg-type]
-    with pytest.raises(CompressionError, match="trials must be a whole number at least 1, got 0"):
-        restricted_isometry(torch.eye(3), 2, 0)
-    with pytest.raises(CompressionError, match="seed"):
-        restricted_isometry(torch.eye(3), 2, seed=-1)
-    for measure in (mutual_coherence, lambda matrix: restricted_isometry(matrix, 1)):
-        with pytest.raises(CompressionError, match=r"\[m, K\], m and K at least 1, got torch\.float32 \[3\]"):
-            measure(torch.ones(3))
-        with pytest.raises(CompressionError, match="finite, got nan"):
-            measure(torch.tensor([[1.0, math.nan]]))
