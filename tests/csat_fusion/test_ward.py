@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from csat_fusion.compressors.budget import Cosine
 from csat_fusion.compressors.ward import WardCompressor
 from csat_fusion.errors import CompressionError
 
@@ -123,11 +125,13 @@ def test_long_streams_do_not_drift() -> None:
     rows = torch.cat(frames).double()
     for k in range(len(got)):
         torch.testing.assert_close(got.tokens[k].double(), rows[assignment == k].mean(0), rtol=0, atol=2e-3)
-    live = compressor._order()
-    mean = compressor._mean[torch.from_numpy(live)].double()  # type: ignore[index]
-    np.testing.assert_allclose(
-        compressor._square[np.ix_(live, live)], torch.cdist(mean, mean).square().numpy(), atol=1e-2, rtol=1e-3
-    )
+    table = compressor._table
+    live = table.order()
+    mean, weight = compressor._mean[torch.from_numpy(live)].double(), torch.from_numpy(table.weight[live])  # type: ignore[index]
+    cost = torch.cdist(mean, mean).square() * weight[:, None] * weight / (weight[:, None] + weight)
+    got_cost = torch.from_numpy(table.cost[np.ix_(live, live)]).double()
+    apart = ~torch.eye(len(live), dtype=torch.bool)
+    torch.testing.assert_close(got_cost[apart], cost[apart], atol=1e-2, rtol=1e-3)
 
 
 def test_the_fast_path_costs_little_fidelity() -> None:
@@ -258,9 +262,127 @@ def test_what_is_remembered_of_the_nearest_stays_true(seed: int, gap_seconds: fl
     for t in range(30):
         noise = torch.randn(5, 4, generator=generator, dtype=torch.float64)
         compressor.update(base + 0.2 * noise, t, t + 1)
-        live = np.flatnonzero(compressor._weight > 0)
-        nearest = compressor._nearest[live]
-        fresh = compressor._nearest_version[live] == compressor._version[nearest]
-        true = compressor._cost[live, nearest]
-        np.testing.assert_allclose(compressor._nearest_cost[live][fresh], true[fresh], rtol=1e-9, atol=1e-12)
-        assert compressor._nearest_cost.min() <= compressor._cost[np.ix_(live, live)].min() + 1e-12
+        table = compressor._table
+        live = np.flatnonzero(table.weight > 0)
+        true = np.full_like(table.cost, np.inf)
+        for a in live:
+            for b in live:
+                between = max(table.start[a] - table.end[b], table.start[b] - table.end[a])
+                if a != b and between <= gap_seconds + 1e-9:
+                    true[a, b] = table.cost[a, b]
+        nearest = table.nearest[live]
+        fresh = table.nearest_version[live] == table.version[nearest]
+        np.testing.assert_allclose(table.nearest_cost[live][fresh], true[live, nearest][fresh], rtol=1e-9, atol=1e-12)
+        assert table.nearest_cost.min() <= true.min() + 1e-12
+
+
+@settings(max_examples=40, deadline=None)
+@given(frames=streams(), least=st.sampled_from([0.5, 0.9, 0.99]), gap_seconds=st.sampled_from([1.0, math.inf]))
+def test_a_fidelity_holds_for_every_member(frames: list[Frame], least: float, gap_seconds: float) -> None:
+    compressor = WardCompressor(Cosine(least), gap_seconds=gap_seconds, keep_assignment=True)
+    for tokens, start, end, weight in frames:
+        compressor.update(tokens, start, end, weight)
+    rows = torch.cat([tokens for tokens, *_ in frames])
+    kept = compressor.result().tokens[compressor.assignment()]
+    assert float(torch.cosine_similarity(rows, kept, dim=1).min()) >= least - 1e-6
+    # and the bound it keeps is one: no member is farther from its mean than the slot says
+    table, order = compressor._table, compressor._table.order()
+    radius = table.radius[order][compressor.assignment().numpy()]
+    angle = torch.arccos(torch.cosine_similarity(rows, kept, dim=1).clamp(-1, 1)).numpy()
+    assert (angle <= radius + 1e-6).all()
+    np.testing.assert_allclose(table.norm[order], compressor.result().tokens.norm(dim=1), atol=1e-9)
+
+
+def test_a_fidelity_merges_what_is_alike_and_nothing_else() -> None:
+    generator = torch.Generator().manual_seed(7)
+    scenes = torch.randn(3, 4, 64, generator=generator)
+    compressor = WardCompressor("cosine 0.9", gap_seconds=math.inf)
+    for t in range(30):
+        compressor.update(scenes[t // 10] + 0.05 * torch.randn(4, 64, generator=generator), t, t + 1)
+    got = compressor.result()
+    assert len(got) == 12
+    assert got.weight.tolist() == [10.0] * 12
+    loose = WardCompressor("cosine 0.999", gap_seconds=math.inf)
+    for t in range(30):
+        loose.update(scenes[t // 10] + 0.05 * torch.randn(4, 64, generator=generator), t, t + 1)
+    assert len(loose.result()) > 12
+
+
+def test_zero_tokens_join_only_zero_tokens_where_a_fidelity_is_kept() -> None:
+    compressor = WardCompressor("cosine 0.5", keep_assignment=True)
+    for t in range(5):
+        compressor.update(torch.tensor([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), t, t + 1)
+    got = compressor.result()
+    assert sorted(got.tokens[:, 0].tolist()) == [-1.0, 0.0, 1.0]
+    assert got.weight.tolist() == [5.0, 5.0, 5.0]
+
+
+def test_a_neighbourhood_keeps_far_patches_apart() -> None:
+    """Two equal pictures in far corners: one token each within a cell, one token for both without a limit."""
+    pictures = torch.zeros(16, 4, dtype=torch.float64)
+    pictures[[0, 15]] = 5.0
+    pictures += 0.01 * torch.randn(16, 4, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    near, anywhere = (WardCompressor(3, neighbourhood=cells, keep_assignment=True) for cells in (1, None))
+    for compressor in (near, anywhere):
+        for t in range(4):
+            compressor.update(pictures, t, t + 1)
+    assert near.assignment()[0] != near.assignment()[15]
+    assert anywhere.assignment()[0] == anywhere.assignment()[15]
+    wide = WardCompressor(3, neighbourhood=1, grid=(1, 16), keep_assignment=True)  # 0 and 4 are no neighbours there
+    wide.update(torch.tensor([[0.0]] * 4 + [[0.0]] + [[9.0]] * 11), 0, 1)
+    assert len(wide.result()) == 3
+
+
+def test_a_grid_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(CompressionError, match=r"6 patches are no square; give grid=\(rows, columns\)"):
+        WardCompressor(4, neighbourhood=1).update(torch.zeros(6, 2), 0, 1)
+    with pytest.raises(CompressionError, match="a grid of 2 x 4 must hold the 6 patches"):
+        WardCompressor(4, neighbourhood=1, grid=(2, 4)).update(torch.zeros(6, 2), 0, 1)
+    with pytest.raises(CompressionError, match="neighbourhood must be a whole number of cells, at least 0, got -1"):
+        WardCompressor(4, neighbourhood=-1)
+    with pytest.raises(CompressionError, match="anchor must be 'mean' or 'previous', got 'first'"):
+        WardCompressor(4, anchor="first")  # type: ignore[arg-type]
+
+
+def test_slow_drift_runs_away_from_the_previous_frame_but_not_from_the_mean() -> None:
+    generator = torch.Generator().manual_seed(9)
+    picture, step = torch.randn(1, 8, generator=generator), 0.2 * torch.randn(1, 8, generator=generator)
+    frames = [torch.cat([picture + t * step, torch.randn(1, 8, generator=generator)]) for t in range(60)]
+    error = {}
+    for anchor in ("mean", "previous"):
+        compressor = WardCompressor(20, anchor=anchor, keep_assignment=True)  # type: ignore[arg-type]
+        for t, frame in enumerate(frames):
+            compressor.update(frame, t, t + 1)
+        back = compressor.result().tokens[compressor.assignment()[::2]]
+        error[anchor] = float((back - torch.stack([frame[0] for frame in frames])).square().sum())
+    assert error["previous"] > 3 * error["mean"]
+
+
+def test_the_state_does_not_grow_with_the_stream() -> None:
+    generator = torch.Generator().manual_seed(10)
+    compressor = WardCompressor(12)
+    sizes = set()
+    for t in range(600):
+        compressor.update(torch.randn(4, 8, generator=generator), t, t + 1)
+        if t >= 10 and t % 100 == 0:
+            sizes.add(len(pickle.dumps(compressor)))
+    assert max(sizes) <= 1.01 * min(sizes)
+
+
+def test_a_ratio_grows_its_state_no_more_than_it_must() -> None:
+    generator = torch.Generator().manual_seed(11)
+    compressor = WardCompressor("1/8", fast_path=False, keep_assignment=True)
+    frames = [torch.randn(16, 8, generator=generator) for _ in range(64)]
+    for t, frame in enumerate(frames):
+        compressor.update(frame, t, t + 1)
+        assert len(compressor.result()) == 2 * (t + 1)
+    assert len(compressor._table) <= 2 * (2 * 64 + 16) + 16
+
+
+def test_large_values_with_large_weights_stay_finite() -> None:
+    compressor = WardCompressor(4, gap_seconds=math.inf, fast_path=False)
+    generator = torch.Generator().manual_seed(12)
+    for t in range(40):
+        compressor.update(torch.randn(6, 512, generator=generator) * 2e14, t, t + 1, weight=1e6)
+    assert torch.isfinite(compressor.result().tokens).all()
+    assert np.isfinite(compressor._table.cost).all()
