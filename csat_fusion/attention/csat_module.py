@@ -52,6 +52,11 @@ class CSATCrossAttention(CrossAttention):
         dictionary, steps, threshold: of the sparse decoding.
         gap_seconds: tokens with more unseen time than this between their spans are not merged; needs spans in the call.
         share: of the surplus, that one round of merging closes.
+
+    A measurement made by name is not in the state dict, but its seed is (``measurement_seed``), and a state of another
+    seed is refused. With ``is_causal`` a query sees no merged token with a member that ended after it, so no value of a
+    later token reaches it; but which tokens were merged was decided knowing all. For a strictly causal stream merge
+    with a :class:`csat_fusion.compressors.base.Compressor` and give ``weights`` and ``end_seconds``.
     """
 
     def __init__(
@@ -86,6 +91,8 @@ class CSATCrossAttention(CrossAttention):
         self.gap_seconds, self.share = float(gap_seconds), float(share)
         self.takes_pair_masks = reading != "published"
         self.measurement, self.value_measurement = self._measurements(measurement, tokens, seed)
+        if self.measurement is not None and not isinstance(measurement, Measurement):
+            self.register_buffer("measurement_seed", torch.tensor(seed, device=self.out_proj.weight.device))
         decode: dict[str, Any] = {"dictionary": dictionary, "steps": steps, "threshold": threshold}
         over = self.measurement if reading == "feature" else None
         if denoiser == "lista" or (denoiser is None and reading == "published"):
@@ -121,6 +128,14 @@ class CSATCrossAttention(CrossAttention):
         if self.reading != "published":
             return first, None
         return first, make_measurement(name, rows, columns, seed=2 * seed + 2, **options)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        held, own = state_dict.get(f"{prefix}measurement_seed"), getattr(self, "measurement_seed", None)
+        if held is not None and own is not None and int(held) != int(own):
+            raise CompressionError(
+                f"the state is that of an attention whose measurement has the seed {int(held)}, this one has {int(own)}"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
 
     def _features(self, tokens: int | None) -> int:
         """r, of the feature reading."""

@@ -63,6 +63,8 @@ class ContextDecoder(nn.Module):
         return psi if self.measurement is None else self.measurement(psi)
 
     def forward(self, context: Tensor) -> Tensor:
+        if not context.numel():
+            return context.new_zeros(*context.shape[:-1], self.dictionary.length)
         measured = context.mT
         if self.lista is not None:
             code = self.lista(measured)

@@ -131,6 +131,9 @@ def _through_landmarks(
     *,
     need: bool,
 ) -> Attended:
+    if query.shape[-2] == 0:  # no queries, no landmarks of theirs
+        empty = query.new_zeros(*query.shape[:-1], key.shape[-2])
+        return Attended(query.new_zeros(*query.shape[:-1], value.shape[-1]), *((empty, empty) if need else ()))
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     q_marks, _ = _segment_means(query, None, landmarks)
     k_marks, mass = _segment_means(key, weight, landmarks)
