@@ -21,7 +21,8 @@ from csat_fusion.errors import CompressionError
 
 __all__ = ["FlocCompressor", "facility_location"]
 
-_KEPT_SIMILARITIES = 8192  # up to so many tokens, their similarities are kept: 256 MB in float32
+_KEPT_BYTES = 2**31  # similarities of all pairs are kept where they fit in here, else computed again when needed
+_CANDIDATES = 64  # looked at together
 
 
 class FlocCompressor(OfflineCompressor):
@@ -38,8 +39,9 @@ class FlocCompressor(OfflineCompressor):
             common, so that without it all cosines are near 1.
         means: keep the mean of the tokens that each stands for, not the token itself.
         window_frames: choose within windows of this many frames, each with its share of the budget, as the paper does
-            for long videos; memory and time then grow with the window. None: all frames at once. Windows are made
-            longer where the budget would not give each a token.
+            for long videos. None: all frames at once, with ``n * n`` similarities in memory up to 2 GB (23,000 tokens
+            in float32), and beyond that computed again and again, slowly. Windows are made longer where the budget
+            would not give each a token.
 
     Raises:
         CompressionError: ``window_frames`` is no whole number of at least 1.
@@ -108,29 +110,27 @@ def facility_location(unit: Tensor, weight: Tensor, count: int) -> Tensor:
     """
     n = len(unit)
     weight = (weight / weight.sum()).to(unit.dtype)
-    least = noise(unit.dtype)
-    similarities = unit @ unit.T if n <= _KEPT_SIMILARITIES else None
+    similarities = unit @ unit.T if n * n * unit.element_size() <= _KEPT_BYTES else None
     best = unit.new_full((n,), -1.0)
-    bound = unit @ (weight @ unit) + 1.0
-    fresh = torch.ones(n, dtype=torch.bool, device=unit.device)
+    added = unit @ (weight @ unit) + 1.0  # what each candidate adds, where looked at since the last choice
+    bound = torch.full_like(added, -torch.inf)  # what it added when last looked at, where that was before
     chosen: list[int] = []
     while len(chosen) < count:
-        width = 8
-        while not bool(fresh[top := int(bound.argmax())]):
-            candidates = bound.topk(min(width, n)).indices
-            candidates = candidates[~fresh[candidates]]
-            if len(candidates) == 0:  # ties: topk and argmax may see them differently
-                candidates = torch.tensor([top], device=unit.device)
-            cosine = similarities[candidates] if similarities is not None else unit[candidates] @ unit.T
-            bound[candidates] = (cosine - (best + least)).clamp_(min=0) @ weight
-            fresh[candidates] = True
-            width *= 2
-        if not float(bound[top]) > 0:
+        most, top = added.max(dim=0)
+        candidates = bound.topk(min(_CANDIDATES, n))
+        doubtful = candidates.indices[candidates.values > most]
+        if len(doubtful):
+            cosine = similarities[doubtful] if similarities is not None else unit[doubtful] @ unit.T
+            added[doubtful] = cosine.sub_(best + noise(unit.dtype)).clamp_(min=0) @ weight
+            bound[doubtful] = -torch.inf
+            continue
+        if not float(most) > 0:
             break
-        chosen.append(top)
+        chosen.append(int(top))
         best = torch.maximum(best, similarities[top] if similarities is not None else unit @ unit[top])
-        fresh.fill_(False)
+        bound = torch.maximum(bound, added)
         bound[top] = -torch.inf
+        added.fill_(-torch.inf)
     picked = torch.tensor(chosen, dtype=torch.int64, device=unit.device)
     left = torch.ones(n, dtype=torch.bool, device=unit.device)
     left[picked] = False
