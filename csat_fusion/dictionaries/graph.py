@@ -97,12 +97,16 @@ def frame_graph(features: Tensor, neighbors: int = 6) -> Tensor:
     features = features / features.abs().amax().clamp(min=torch.finfo(torch.float64).tiny)
     distance = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist").square()
     apart = distance + torch.diag(torch.full((count,), math.inf, dtype=torch.float64))
-    nearest = apart.topk(min(neighbors, count - 1), largest=False).indices
+    # Sorted by time first, so that of frames that are equally alike the nearest in time are taken.
+    time = torch.arange(count)
+    by_time = (time[:, None] - time).abs().argsort(dim=1, stable=True)
+    order = apart.gather(1, by_time).argsort(dim=1, stable=True)[:, : min(neighbors, count - 1)]
+    nearest = by_time.gather(1, order)
     joined = torch.zeros(count, count, dtype=torch.bool).scatter_(1, nearest, True)
     joined = joined | joined.mT
     spread = distance[joined].mean() if bool(joined.any()) else torch.ones((), dtype=torch.float64)
     weight = torch.where(joined, torch.exp(-distance / (2 * spread.clamp(min=1e-30))), 0.0)
-    after = torch.arange(count - 1)
+    after = time[:-1]
     weight[after, after + 1] = weight[after, after + 1].clamp(min=_TEMPORAL)
     weight[after + 1, after] = weight[after, after + 1]
     return weight

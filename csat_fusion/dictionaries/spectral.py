@@ -24,10 +24,11 @@ _MARGIN = 1e-4
 
 
 class SpectralDictionary(Dictionary):
-    """A constant, then cosine and sine of each learnt frequency (where K is even, the last frequency has no sine).
+    """A constant, then sine and cosine of each learnt frequency; where K is even, the last has the sine alone.
 
     Times are counted from the middle, so the two of a pair are orthogonal. Frequencies, in cycles a frame, lie between
-    0 and 1/2 and begin at ``j / max(L, K)``: with K = L odd, that is the orthonormal Fourier basis.
+    0 and 1/2 and begin at ``j / max(L, 2 J + 1)``: with K = L odd, that is the orthonormal Fourier basis. The sine is
+    the one to stand alone, as a constant and cosines of every frequency would depend on each other.
 
     Args:
         length: L, at least 2 where there is more than one atom.
@@ -51,7 +52,7 @@ class SpectralDictionary(Dictionary):
     def matrix(self) -> Tensor:
         time = torch.arange(self.length, dtype=self.raw.dtype, device=self.raw.device) - (self.length - 1) / 2
         angle = 2 * math.pi * time[:, None] * self.frequency
-        waves = torch.stack([angle.cos(), angle.sin()], dim=-1).flatten(1)[:, : self.atoms - 1]
+        waves = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, : self.atoms - 1]
         psi = torch.cat([torch.ones_like(time)[:, None], waves], dim=1)
         unit: Tensor = psi / torch.linalg.vector_norm(psi, dim=0)
         return unit
