@@ -135,7 +135,7 @@ class CSATCrossAttention(CrossAttention):
             raise CompressionError(
                 f"the state is that of an attention whose measurement has the seed {int(held)}, this one has {int(own)}"
             )
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _features(self, tokens: int | None) -> int:
         """r, of the feature reading."""
