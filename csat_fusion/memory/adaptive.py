@@ -28,6 +28,7 @@ from torch import Tensor
 
 from csat_fusion.errors import CompressionError
 from csat_fusion.memory.base import Memory, check_span
+from csat_fusion.recovery.base import size_of
 from csat_fusion.tokens import TokenSet
 
 __all__ = ["AdaptiveMemory"]
@@ -187,14 +188,20 @@ class AdaptiveMemory(Memory):
         self._held = self._shrunk(other._held if self._held is None else self._held.with_more(other._held))
 
     def _costs(
-        self, square: Tensor, tokens: _Tokens, rows: Tensor, hole: tuple[float, float] | None, *, gaps: bool = True
+        self,
+        square: Tensor,
+        tokens: _Tokens,
+        rows: Tensor,
+        hole: tuple[float, float] | None,
+        *,
+        gaps: bool = True,
     ) -> Tensor:
         """Costs ``[R, S]`` of merging ``rows [R]`` with others, infinite where they must not. Free slots weigh 0."""
         weight, start, end = tokens.weight, tokens.start, tokens.end
         mine_start, mine_end = start[rows, None], end[rows, None]
         total = weight[rows, None] + weight
         newer = torch.maximum(mine_end, end)
-        coarse = 1 + (self._now - newer).clamp_min(0) / self._fine_seconds
+        coarse = 1 + (end.max() - newer).clamp_min(0) / self._fine_seconds
         cost = square * (weight[rows, None] * weight / total) * coarse**-self._decay
         apart = weight == 0
         if gaps:
@@ -211,10 +218,11 @@ class AdaptiveMemory(Memory):
         count = len(tokens)
         if count <= self._budget:
             return tokens
-        self._now = float(tokens.end.max())
         device = tokens.mean.device
         # Distances are differences of squares; taking a common origin away keeps their digits.
+        # The unit does not change which pair is cheapest, and in this one no square overflows or vanishes.
         rows = tokens.mean - tokens.mean.mean(dim=0)
+        rows = rows / size_of(rows, (0, 1))
         norm = (rows * rows).sum(dim=1)
         square = (norm[:, None] + norm - 2 * rows @ rows.T).clamp_min(0).to(device="cpu", dtype=torch.float64)
         work = _Tokens(

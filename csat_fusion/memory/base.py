@@ -144,6 +144,8 @@ class Memory(ABC):
 
         like = self._like_known()
         about = {
+            "format": self._format(),
+            "version": _VERSION,
             **self._config(),
             "frames_seen": self._frames_seen,
             "last_start_seconds": self._last_start_seconds,
@@ -154,7 +156,8 @@ class Memory(ABC):
             **self._facts(),
         }
         parts = {name: part.cpu().contiguous() for name, part in self._parts().items()}
-        payload: bytes = save(parts, {"format": self._format(), "version": _VERSION, "memory": json.dumps(about)})
+        # One entry, because several would come in any order, and the same state gives the same bytes.
+        payload: bytes = save(parts, {"memory": json.dumps(about)})
         return payload
 
     @classmethod
@@ -167,14 +170,13 @@ class Memory(ABC):
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        metadata = _metadata(payload)
-        if metadata.get("format") != cls._format():
-            raise CompressionError(f"its format is {metadata.get('format')!r}, expected {cls._format()!r}")
-        if metadata.get("version") != _VERSION:
-            raise CompressionError(f"version {metadata.get('version')!r} is not known, expected {_VERSION!r}")
+        about = _about(payload)
+        if about.get("format") != cls._format():
+            raise CompressionError(f"its format is {about.get('format')!r}, expected {cls._format()!r}")
+        if about.get("version") != _VERSION:
+            raise CompressionError(f"version {about.get('version')!r} is not known, expected {_VERSION!r}")
         try:
             parts: dict[str, Tensor] = load(payload)
-            about = json.loads(metadata["memory"])
             memory = cls._restored(about, parts)
             memory._like = torch.empty(0, about["width"], dtype=getattr(torch, about["dtype"]))
             memory._patches = about["patches"]
@@ -247,17 +249,17 @@ def check_span(start_seconds: float, end_seconds: float) -> None:
         raise CompressionError(f"a span must be finite and end after it starts, got [{start_seconds}, {end_seconds})")
 
 
-def _metadata(payload: bytes) -> dict[str, Any]:
-    """The metadata of safetensors bytes: 8 bytes of header length, then the header as JSON."""
+def _about(payload: bytes) -> dict[str, Any]:
+    """What ``to_bytes`` wrote of a memory beside its tensors: 8 bytes of header length, then the header as JSON."""
     length = int.from_bytes(payload[:8], "little")
     if len(payload) < 8 or length > len(payload) - 8:
         raise CompressionError(f"damaged memory: {len(payload)} bytes are too few for its header")
     try:
         header = json.loads(payload[8 : 8 + length])
-    except ValueError as error:
+        about = json.loads(header.get("__metadata__", {}).get("memory", "{}"))
+    except (ValueError, AttributeError, TypeError) as error:
         raise CompressionError(f"damaged memory of {len(payload)} bytes: its header is no JSON") from error
-    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
-    return metadata if isinstance(metadata, dict) else {}
+    return about if isinstance(about, dict) else {}
 
 
 def _listed(module: str, name: str) -> Callable[..., Memory]:

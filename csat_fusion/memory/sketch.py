@@ -145,7 +145,9 @@ class SketchMemory(Memory):
         cells = torch.arange(first, stop, dtype=torch.float64)
         starts = (cells * self._interval).clamp_min(start_seconds)
         ends = ((cells + 1) * self._interval).clamp_max(end_seconds)
-        return self._token_set(signal.to(like.dtype), starts, ends)
+        # An estimate may go beyond what float16 holds.
+        largest = min(torch.finfo(like.dtype).max, torch.finfo(signal.dtype).max)
+        return self._token_set(signal.clamp(-largest, largest).to(like.dtype), starts, ends)
 
     def forget(
         self,
@@ -331,21 +333,22 @@ class SketchMemory(Memory):
     def _solve(self, y: Tensor, operator: Tensor, method: str, options: dict[str, Any]) -> Tensor:
         """The code ``[K, C]``."""
         options = dict(options)
+        if method == "group-ista":
+            options.setdefault("accelerate", True)
+        basis: Tensor | None = None
+        if method in _JOINT and y.shape[1] > y.shape[0]:
+            # Joint methods read norms over channels only. Rotating the C channels onto the m that Y spans keeps those,
+            # and the problem shrinks from C channels to m.
+            basis, rotated = torch.linalg.qr(y.mT)  # [C, m], [m, m]
+            y = rotated.mT
         if method in _PURSUITS:
             options.setdefault("sparsity", max(1, min(self._rows // 4, *operator.shape)))
         elif method in RECOVERIES and "threshold" not in options:
-            slope = operator.mT @ y
-            size = torch.linalg.vector_norm(slope, dim=1) if method == "group-ista" else slope.abs()
-            options["threshold"] = _SHARE_OF_LARGEST * float(size.max())
-        if method == "group-ista":
-            options.setdefault("accelerate", True)
-        if method not in _JOINT or y.shape[1] <= y.shape[0]:
-            return recover(method, y, operator, **options).code
-        # Joint methods read norms over channels only. Rotating the C channels onto the m that Y spans keeps those, and
-        # the problem shrinks from C channels to m.
-        basis, rotated = torch.linalg.qr(y.mT)  # [C, m], [m, m]
-        code: Tensor = recover(method, rotated.mT, operator, **options).code @ basis.mT
-        return code
+            slope = operator.mT.double() @ y.double()
+            reach = torch.linalg.vector_norm(slope, dim=1) if method in _JOINT else slope.abs()
+            options["threshold"] = _SHARE_OF_LARGEST * float(reach.max())
+        code = recover(method, y, operator, **options).code
+        return code if basis is None else code @ basis.mT
 
     def _token_set(self, tokens: Tensor, starts: Tensor, ends: Tensor, cells: Tensor | None = None) -> TokenSet:
         """``tokens [L, P, d]`` as a set; the weight is the cells that each fills."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from csat_fusion.errors import CompressionError
-from csat_fusion.recovery.base import Recovered, broadcast, fraction, problem, whole_number
+from csat_fusion.recovery.base import Recovered, broadcast, fraction, problem, size_of, whole_number
 
 __all__ = ["duality_gap", "fista", "group_ista", "ista", "lipschitz", "soft_threshold"]
 
@@ -165,16 +165,18 @@ def _descend(
     shrink = group_soft_threshold if joint else soft_threshold
     problems = (-2, -1) if joint else (-2,)  # the dimensions of a code that make one problem
     with torch.autocast(y.device.type, enabled=False):  # products in half precision would not converge
+        size = size_of(y, problems)
+        target = y / size
         scale = lipschitz(operator)
         forward = operator / scale
-        level = level / scale
+        level = level / size / scale
         code = y.new_zeros(*batch, operator.shape[-1], y.shape[-1])
         ahead = code
         active = torch.ones_like(code[..., :1, :1] if joint else code[..., :1, :], dtype=torch.bool)
         momentum = torch.ones_like(active, dtype=y.dtype)
         iterations = torch.zeros_like(active, dtype=torch.int64)
         for step in range(steps):
-            new = shrink(ahead + forward.mT @ (y - operator @ ahead), level)
+            new = shrink(ahead + forward.mT @ (target - operator @ ahead), level)
             with torch.no_grad():
                 change = new - code
                 moved = change.square().sum(dim=problems, keepdim=True)
@@ -200,7 +202,8 @@ def _descend(
                 and not bool(active.any())
             ):
                 break
-        residual = torch.linalg.vector_norm(y - operator @ code, dim=-2)
+        residual = torch.linalg.vector_norm(target - operator @ code, dim=-2) * size[..., 0, :]
+        code = code * size
     shape = (*batch, y.shape[-1])
     return Recovered(
         code=code.to(dtype),

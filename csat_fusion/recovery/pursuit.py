@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from csat_fusion.recovery.base import Recovered, fraction, problem, whole_number
+from csat_fusion.recovery.base import Recovered, fraction, problem, size_of, whole_number
 
 __all__ = ["omp", "simultaneous_omp"]
 
@@ -63,6 +63,8 @@ def _pursue(y: Tensor, operator: Tensor, sparsity: int, tolerance: float, *, joi
     rows, channels = y.shape[-2:]
     groups, each = (1, channels) if joint else (channels, 1)
     with torch.autocast(y.device.type, enabled=False):
+        size = size_of(y, (-2, -1) if joint else (-2,))
+        y = y / size
         operator = operator.expand(*batch, *operator.shape[-2:])
         signal = y.expand(*batch, rows, channels).reshape(*batch, rows, groups, each).movedim(-2, -3)  # [.., G, m, c]
         with torch.no_grad():
@@ -72,7 +74,8 @@ def _pursue(y: Tensor, operator: Tensor, sparsity: int, tolerance: float, *, joi
         # A filler may name an atom that is in use, so its zero is added.
         full = full.scatter_add(-2, support[..., None].expand_as(code), code)
         full = full.movedim(-3, -2).reshape(*batch, operator.shape[-1], channels)
-        residual = torch.linalg.vector_norm(y - operator @ full, dim=-2)
+        residual = torch.linalg.vector_norm(y - operator @ full, dim=-2) * size[..., 0, :]
+        full = full * size
     shape = (*batch, channels)
     return Recovered(
         code=full.to(dtype),
