@@ -100,7 +100,7 @@ def _plant(generator: torch.Generator, tokens: Tensor, event: Tensor, events: in
     for i in range(events):
         length = min(slot - 1, max(2, round(_between(generator, 1, 8) * FPS)))
         first = i * slot + int(torch.randint(slot - length, (), generator=generator))
-        size = int(torch.randint(1, 4, (), generator=generator))
+        size = int(torch.randint(1, max(2, side // 2 + 1), (), generator=generator))
         look = torch.randn(width, generator=generator) + 0.3 * torch.randn(size * size, width, generator=generator)
         room = side - size
         start, stop = (room * torch.rand(2, generator=generator) for _ in range(2))

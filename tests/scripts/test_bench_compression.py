@@ -281,7 +281,7 @@ def test_a_planted_moment_is_found_and_a_span_that_claims_too_much_is_charged() 
     boasting = score(stream, moment, kept, torch.tensor([0.0, 0.0]), torch.tensor([10.0, 7.0]))
     assert boasting.iou == pytest.approx(3 / 7)
     assert not boasting.peak_inside
-    assert retrieval_of(stream, Method("ward", "ward"), [5], [0, 1]) == {(5, 0): [Found(1.0, True)]}
+    assert retrieval_of(stream, Method("ward", "ward"), [3], [0, 1]) == {(3, 0): [Found(1.0, True)]}
 
 
 def test_hard_moments_are_those_that_uniform_sampling_misses() -> None:
