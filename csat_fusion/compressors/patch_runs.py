@@ -6,8 +6,9 @@ end a run. Runs of a patch are neighbours in time; the cheapest neighbours are m
 
     cost(a, b) = w_a w_b / (w_a + w_b) * |mean_a - mean_b|^2
 
-Merging is reducible: a merged run is no cheaper to merge with a neighbour than the cheaper of its parts was. So many
-pairs are merged in one round, with the result of merging one after the other.
+Always the cheapest pair goes first. Many are merged in one round where it is certain that merging one after the other
+would do the same: unlike Ward's merging of any pair, that of neighbours can make a pair cheaper than both it came from
+(0, 1, 0: once the 1 is taken in, the third is near), so what each merge would leave is priced before the round.
 
 Shapes: P patches a frame, d width, m budget, R runs, S slots for runs.
 """
@@ -191,13 +192,40 @@ class PatchRunCompressor(Compressor):
         least = torch.isfinite(cost) & (cost < before) & (cost <= after)
         at = torch.nonzero(least).squeeze(1)
         at = at[torch.argsort(cost[at], stable=True)][:surplus]
-        # What a merge leaves costs no less than the pairs beside it did, so all below the least of those stay in turn.
-        bound = torch.minimum(before, after)[at].cummin(dim=0).values
+        # It is this one's turn where the merges before it neither leave nor uncover a cheaper pair,
+        bound = torch.minimum(torch.minimum(before, after)[at], self._left_beside(at)).cummin(dim=0).values
         sure = torch.ones(len(at), dtype=torch.bool)
         sure[1:] = cost[at][1:] <= bound[:-1]
+        # and where none is next door: what those two leave between them was not priced.
+        turn = torch.full((len(cost) + 4,), len(at), dtype=torch.int64)
+        turn[at + 2] = torch.arange(len(at))
+        sure &= torch.minimum(turn[at], turn[at + 4]) > turn[at + 2]
         at = at[: int(sure.long().cumprod(dim=0).sum())]
         self._tau = max(self._tau, self._nearness * float(cost[at].max()))
         self._merge(at.sort().values)
+
+    def _left_beside(self, at: Tensor) -> Tensor:
+        """The cheaper of the two pairs beside each pair at these places, once it alone is merged."""
+        assert self._mean is not None
+        device = self._mean.device
+        a, b = self._order[at], self._order[at + 1]
+        weight = self._weight[a] + self._weight[b]
+        end = torch.maximum(self._end[a], self._end[b])
+        share = (self._weight[b] / weight).to(device=device, dtype=self._mean.dtype)[:, None]
+        first = self._mean[a.to(device)]
+        mean = first + (self._mean[b.to(device)] - first) * share
+        least = torch.full((len(at),), torch.inf, dtype=torch.float64)
+        for before in (True, False):
+            place = at - 1 if before else at + 2
+            there = (place >= 0) & (place < len(self._order))
+            other = self._order[place.clamp(0, len(self._order) - 1)]
+            square = (mean - self._mean[other.to(device)]).double().square().sum(dim=1).cpu()
+            cost = weight * self._weight[other] / (weight + self._weight[other]) * square
+            unseen = self._start[a] - self._end[other] if before else self._start[other] - end
+            apart = unseen > self._gap_seconds + _ROUNDING_SECONDS
+            apart |= (self._patch[other] != self._patch[a]) | ~there
+            least = torch.minimum(least, cost.masked_fill(apart, torch.inf))
+        return least
 
     def _lightest_pair(self) -> Tensor:
         """Only gaps are left: the place ``[1]`` of the lightest run that has a neighbour, or of the one before it."""

@@ -79,3 +79,9 @@ def test_below_one_token_a_frame_neighbours_in_time_are_averaged() -> None:
 def test_the_scale_of_the_tokens_does_not_matter(scale: float) -> None:
     tokens = stream(5, 3)
     assert counts(60, tokens * scale) == counts(60, tokens)
+
+
+def test_deviations_of_windows_are_averaged_not_their_squares() -> None:
+    checkers = (torch.arange(36) % 2 * 2.0 - 1.0)[:, None]
+    corner = torch.where(grid_cells((6, 6), 4)[:, None] == 0, 3 * checkers, 0.0)  # 3 in one window of four: mean 0.75
+    assert counts(13, torch.stack([corner, checkers])) == [4, 9]
