@@ -25,10 +25,11 @@ __all__ = ["QueryCompressor"]
 class QueryCompressor(OfflineCompressor):
     """Keeps tokens relevant to a query and different from each other; the rest becomes means of stretches of time.
 
-    The relevance of a token is its greatest cosine to a query. ``focus`` of the budget goes to tokens chosen one by one
-    with the greatest ``balance * relevance - (1 - balance) * (cosine to the most similar one chosen before)``. A token
-    not chosen joins the most similar chosen one where it is within the gap and nearer to it than to the mean of its
-    stretch of time; all others are cut, in order of time, into equally many for each context token. So weights and
+    The relevance of a token is its greatest cosine to a query, brought to 0 for the least and 1 for the most relevant
+    token. ``focus`` of the budget goes to tokens chosen one by one with the greatest ``balance * relevance -
+    (1 - balance) * redundancy``: the cosine of centred tokens to the most similar one chosen before, 0 where negative.
+    A token not chosen joins the most similar chosen one where it is within the gap and nearer to it than to the mean of
+    its stretch of time; all others are cut, in order of time, into equally many for each context token. So weights and
     spans hold, and what is asked for is not drowned. Tokens and queries must come from one embedding space.
 
     Args:
@@ -85,7 +86,9 @@ class QueryCompressor(OfflineCompressor):
         tokens = window.tokens
         unit = directions(tokens)
         relevance = nearest(unit, directions(self._query.to(tokens)))[0]
-        chosen = _diverse(unit, relevance, max(1, min(limit, round(self._focus * limit))), self._balance)
+        origin = (window.weight / window.weight.sum()).to(tokens.dtype) @ tokens
+        focus = max(1, min(limit, round(self._focus * limit)))
+        chosen = _diverse(directions(tokens, origin), relevance, focus, self._balance)
         context = limit - len(chosen)
         similarity, joined = nearest(unit, unit[chosen])
         joined[chosen] = torch.arange(len(chosen), device=chosen.device)
@@ -113,9 +116,9 @@ def _diverse(unit: Tensor, relevance: Tensor, count: int, balance: float) -> Ten
     """``count`` of ``unit [n, d]`` by maximal marginal relevance, ``[count]`` in the order chosen."""
     low, high = relevance.min(), relevance.max()
     spread = torch.where(high > low, high - low, 1.0)
-    # From -1 to 1 like the cosines they are weighed against: those to a text often differ by hundredths alone.
-    score = balance * (2 * (relevance - low) / spread - 1)
-    closest = torch.full_like(score, -1.0)
+    # From 0 to 1, as what it is weighed against: cosines to a text often differ by hundredths alone.
+    score = balance * (relevance - low) / spread
+    closest = torch.zeros_like(score)
     chosen = torch.empty(count, dtype=torch.int64, device=unit.device)
     for k in range(count):
         best = (score - (1 - balance) * closest).argmax()
