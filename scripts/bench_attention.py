@@ -80,7 +80,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         if queries != "n" and not (queries.isdigit() and int(queries)):
             parser.error(f"--queries {queries}: must be 'n' or a number of at least 1")
     options.seeds = options.seeds or (3 if options.quick else 5)
-    options.tokens = sorted(options.tokens or ([512, 2048, 4096, 8192] if options.quick else SIZES))
+    options.tokens = sorted(options.tokens or ([512, 4096, 8192] if options.quick else SIZES))
     options.limit_seconds = options.limit_seconds or (20.0 if options.quick else 120.0)
     return options
 

@@ -260,10 +260,9 @@ METHODS: dict[str, Method] = {
     "performer, 256": Method(
         _performer(lambda row: 256), "256 features, as its paper has", lambda row: 256 * row.heads * (row.width + 1)
     ),
-    "nystrom": Method(
-        _nystrom(_half), "m/2 landmarks of queries and of keys", lambda row: 2 * _half(row) * _width(row)
-    ),
-    "nystrom, 64": Method(_nystrom(lambda row: 64), "64 landmarks, as its paper has", lambda row: 2 * 64 * _width(row)),
+    # Landmarks of queries move with every new query, and all n keys are needed again.
+    "nystrom": Method(_nystrom(_half), "m/2 landmarks of queries and of keys; new queries need all keys", _all_state),
+    "nystrom, 64": Method(_nystrom(lambda row: 64), "64 landmarks, as its paper has; likewise", _all_state),
     "csat published": Method(
         _published("gaussian"),
         "as printed, two Gaussian Phi of m/2 rows, 8 steps of ISTA",

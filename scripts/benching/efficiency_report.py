@@ -173,7 +173,8 @@ def _judge(report: Report, results: Results, label: str, *, against_eager: bool)
         for key, ratio, what in (("bytes", 2.7, "memory"), ("seconds", 2.5, "time")):
             target = f"{DEFAULT} at n = 4,096, {label}: over {ratio} times less {what} than eager attention"
             found = _ratio(results.get("eager", {}).get(4096), ours.get(4096), key)
-            report.verdict(target, None if math.isnan(found) else found > ratio, f"{found:.2f} times")
+            known = not math.isnan(found)
+            report.verdict(target, found > ratio if known else None, f"{found:.2f} times" if known else "-")
     _against_sdpa(report, results, label)
     rows = []
     for n, outcome in ours.items():
@@ -191,15 +192,28 @@ def _judge(report: Report, results: Results, label: str, *, against_eager: bool)
 
 
 def _against_sdpa(report: Report, results: Results, label: str) -> None:
-    ours, exact = results[DEFAULT], results.get("sdpa", {})
-    ratios = {n: _ratio(exact.get(n), ours.get(n), "seconds") for n in ours if n >= 4096}
-    known = {n: r for n, r in ratios.items() if not math.isnan(r)}
-    found = "; ".join(f"n = {n:,}: {r:.2f} times as fast" for n, r in known.items())
-    missing = [n for n in ratios if n not in known]
-    if missing:
-        found += f"; not measured at {', '.join(f'{n:,}' for n in missing)}"
-    met = all(r > 1 for r in known.values()) if known else None
-    report.verdict(f"{DEFAULT} faster than SDPA from n = 4,096 up, {label}, compression counted", met, found or "-")
+    sizes = [n for n in results[DEFAULT] if n >= 4096]
+    answers: list[bool | None] = []
+    found = []
+    for n in sizes:
+        exact, ours = results.get("sdpa", {}).get(n), results[DEFAULT][n]
+        kinds = (exact.kind if exact is not None else "failed", ours.kind)
+        ratio = _ratio(exact, ours, "seconds")
+        if kinds == ("ok", "ok"):
+            answers.append(ratio > 1)
+            found.append(f"n = {n:,}: {ratio:.2f} times as fast")
+        elif kinds[0] == "time" and kinds[1] == "ok":
+            answers.append(True)
+            found.append(f"n = {n:,}: faster, as SDPA was over the limit of time")
+        elif kinds[0] == "ok" and kinds[1] in ("time", "memory"):
+            answers.append(False)
+            found.append(f"n = {n:,}: over the limit of {kinds[1]}, where SDPA was not")
+        else:
+            answers.append(None)
+            found.append(f"n = {n:,}: not measured")
+    met = False if False in answers else None if None in answers or not answers else True
+    target = f"{DEFAULT} faster than SDPA from n = 4,096 up, {label}, compression counted"
+    report.verdict(target, met, "; ".join(found) or "-")
 
 
 def _ratio(other: Outcome | None, ours: Outcome | None, key: str) -> float:

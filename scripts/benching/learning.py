@@ -1,6 +1,6 @@
 """A sequence task over video-like tokens, and a small transformer that learns it with any attention.
 
-The task: a stream of T frames of P patch tokens shows scenes that drift and cut, things that pass, and k planted events.
+The task: a stream of T frames of P patch tokens shows scenes that drift and cut, things that pass, and k events.
 Event j lies somewhere in the j-th part of the stream, on two neighbouring patches for one second, and is one of S
 symbols. Which symbol follows which is not free: each has S/4 successors, equally likely. A decoder must say the symbols
 in order, one after the other. Who sees only the symbols before it guesses right once in S/4 times; who sees only the

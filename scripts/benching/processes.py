@@ -81,8 +81,9 @@ def run_apart(
     memory is over ``limit_bytes``. The function and its argument must be importable and picklable.
     """
     context = multiprocessing.get_context("forkserver")
-    # A server that has torch loaded and has not computed yet: a new process takes milliseconds and starts clean.
-    context.set_forkserver_preload(["torch"])
+    # A server that has torch loaded and has not computed yet: a new process takes milliseconds and starts clean. (Any
+    # optimizer loads torch._dynamo, for a second.)
+    context.set_forkserver_preload(["torch", "torch._dynamo"])
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(there, function, argument, threads), daemon=True)
     process.start()
