@@ -179,6 +179,7 @@ class CrossAttention(nn.Module, ABC):
             query_seconds: ``[B, q]``, the time of each query, for ``is_causal``.
 
         A query that may attend to nothing gets a context of zero: its output is the bias of ``out_proj``, never NaN.
+        Tokens are not looked at: what is not finite makes the outputs that read it so (merging refuses it).
 
         Returns:
             ``[B, q, E]``, and the attention or ``None``.

@@ -61,7 +61,8 @@ class CASAFusion(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, number in (("embed_dim", embed_dim), ("num_heads", num_heads), ("visual_dim", visual_dim or 1)):
+        visual_width = embed_dim if visual_dim is None else visual_dim
+        for name, number in (("embed_dim", embed_dim), ("num_heads", num_heads), ("visual_dim", visual_width)):
             whole_number(name, number)
         if embed_dim % num_heads:
             raise CompressionError(f"num_heads must divide embed_dim {embed_dim}, got {num_heads}")
@@ -70,7 +71,7 @@ class CASAFusion(nn.Module):
         if window_seconds is not None and not 0 < window_seconds < math.inf:
             raise CompressionError(f"window_seconds must be above 0 and finite, got {window_seconds!r}")
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads
-        self.visual_dim = embed_dim if visual_dim is None else visual_dim
+        self.visual_dim = visual_width
         self.window_seconds, self.residual, self.dropout = window_seconds, residual, float(dropout)
         generator = torch.Generator().manual_seed(seed)
         like: dict[str, Any] = {"device": device, "dtype": dtype}
