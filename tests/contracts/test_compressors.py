@@ -226,6 +226,29 @@ def test_a_fidelity_holds_or_is_refused(case: Case, count: int, patches: int, le
 
 
 @every
+@pytest.mark.parametrize("patches", [1, 4])
+@pytest.mark.parametrize("kind", ["zero", "equal", "one of two", "one direction", "tiny", "huge"])
+def test_tokens_with_little_to_tell_them_apart(case: Case, kind: str, patches: int) -> None:
+    """Equal tokens, zeros, the smallest and largest sizes: the budget is met and nothing becomes NaN."""
+    step = torch.arange(9.0).view(9, 1, 1).expand(9, patches, WIDTH)
+    tokens = {
+        "zero": 0.0 * step,
+        "equal": 0.0 * step + 0.1,
+        "one of two": (step % 2) * 0.3,
+        "one direction": step - 4,
+        "tiny": (step + 1) * 1e-30,
+        "huge": (step - 4) / 4 * 1e15,
+    }[kind]
+    frames = [(frame.clone(), float(t), t + 1.0, 1.0) for t, frame in enumerate(tokens)]
+    for tokens_kept in (1, 2, 7):
+        budget = case.budget(tokens_kept, patches)
+        compressor = feed(case.make(budget, keep_assignment=True), frames)
+        check(case, compressor, frames, budget if isinstance(budget, int) else 9 * patches)
+        if kind not in ("tiny", "huge"):  # sizes that its tolerance is not made for
+            check_members(case, compressor, frames)
+
+
+@every
 def test_reading_does_not_disturb_and_gives_copies(case: Case) -> None:
     frames = make_frames(20, 4)
     budget = case.budget(12)

@@ -49,7 +49,7 @@ def test_by_frame_each_frame_gives_the_same_share() -> None:
     kept = {}
     for ranking in ("frame", "video"):
         assignment = feed(40, tokens, ranking=ranking).assignment().view(8, 8)
-        kept[ranking] = [len(set(part.flatten().tolist())) for part in assignment.split(4)]
+        kept[ranking] = [len(set(part.flatten().tolist())) for part in assignment.tensor_split(2)]
     assert kept["frame"] == [20, 20]
     assert kept["video"] == [8, 32]
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.cluster import KMeans
 
 from csat_fusion import CompressionError
 from csat_fusion.compressors import kmeans
@@ -38,8 +39,6 @@ def test_separate_clouds_are_found_whatever_their_size() -> None:
 
 @pytest.mark.parametrize("count", [3, 12, 40])
 def test_costs_no_more_than_scikit_learn(count: int) -> None:
-    from sklearn.cluster import KMeans
-
     tokens = torch.randn(50, 6, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     theirs, ours = [], []
     for seed in range(5):

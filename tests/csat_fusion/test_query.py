@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -57,7 +58,7 @@ def test_focus_and_context_share_the_budget() -> None:
     spans = sorted((int(frame[assignment == k].min()), int(frame[assignment == k].max())) for k in range(8))
     long = [span for span in spans if span[1] - span[0] > 4]
     assert len(long) == 4
-    assert all(a[1] <= b[0] for a, b in zip(long, long[1:], strict=False))  # stretches of time, one after the other
+    assert all(a[1] <= b[0] for a, b in pairwise(long))  # stretches of time, one after the other
     everything = feed(8, tokens, asked, focus=1.0)
     assert len(everything.result()) == 8
 
@@ -129,6 +130,6 @@ def test_options_are_checked() -> None:
             QueryCompressor(4, query=query)  # type: ignore[arg-type]
     for name, value in (("focus", 1.5), ("focus", math.nan), ("balance", -0.1), ("balance", True)):
         with pytest.raises(CompressionError, match=f"{name} must be a number from 0 to 1, got {value!r}"):
-            QueryCompressor(4, query=torch.ones(3), **{name: value})
+            QueryCompressor(4, query=torch.ones(3), **{name: value})  # type: ignore[arg-type]
     with pytest.raises(CompressionError, match="focus must be above 0"):
         QueryCompressor(4, query=torch.ones(3), focus=0)

@@ -27,7 +27,7 @@ def test_what_has_no_direction_stays_zero() -> None:
 
 
 def test_nearest_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, others = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)).split([33, 7])
+    rows, others = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)).tensor_split([33])
     whole = nearest(rows, others)
     assert whole[1].tolist() == (rows @ others.T).argmax(dim=1).tolist()
     monkeypatch.setattr(similarity, "_BLOCK_NUMBERS", 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ def test_a_small_budget_takes_frames_together() -> None:
         assignment = compressor.assignment().view(4, 30)
         assert len(compressor.result()) == budget
         sets = [set(row.tolist()) for row in assignment]
-        joined = sum(bool(a & b) for a, b in zip(sets, sets[1:], strict=False))
+        joined = sum(bool(a & b) for a, b in pairwise(sets))
         assert joined == 4 - parts
 
 
