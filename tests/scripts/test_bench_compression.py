@@ -357,7 +357,7 @@ def test_clips_are_decoded_encoded_once_and_cached(tmp_path: Path, monkeypatch: 
         calls.append(len(images))
         return torch.from_numpy(images.mean(axis=(1, 2))).float()[:, None].repeat(1, 4, 1)
 
-    monkeypatch.setitem(tokens.KINDS, "grey", lambda: encode)
+    monkeypatch.setitem(tokens.KINDS, "grey", lambda media, cache: encode)
     assert tokens.media_folder(str(tmp_path)) == tmp_path
     assert tokens.media_folder(str(tmp_path / "none")) is None
     (stream,) = clip_streams(tmp_path, "grey", tmp_path / "cache")
