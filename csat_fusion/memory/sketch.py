@@ -132,8 +132,8 @@ class SketchMemory(Memory):
             surroundings: the most blocks, of one length and each taken as constant, in which the cells seen outside
                 of the span are modelled by the same dictionary; where the stream has no more cells, they are modelled
                 one by one. 0 leaves the rest of the stream to be noise.
-            options: of the method. Left out, ``sparsity`` is a quarter of the rows, and ``threshold`` 0.02 of the
-                least one that leaves no atom.
+            options: of the method. Left out, ``sparsity`` is a quarter of the rows, ``selection`` "residual", and
+                ``threshold`` 0.02 of the least one that leaves no atom.
 
         Raises:
             CompressionError: the span is not one, no cell of it was seen, or an option is outside what is allowed.
@@ -343,6 +343,7 @@ class SketchMemory(Memory):
             y = rotated.mT
         if method in _PURSUITS:
             options.setdefault("sparsity", max(1, min(self._rows // 4, *operator.shape)))
+            options.setdefault("selection", "residual")  # steps in time resemble each other
         elif method in RECOVERIES and "threshold" not in options:
             slope = operator.mT.double() @ y.double()
             reach = torch.linalg.vector_norm(slope, dim=1) if method in _JOINT else slope.abs()

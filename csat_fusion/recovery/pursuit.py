@@ -5,6 +5,12 @@ norm. A pursuit ends at ``sparsity`` atoms, or when the residual is at most ``to
 leaves of it), or when no atom is left that is independent of those chosen; ``converged`` says that the residual is at
 most that.
 
+``selection`` says which atom comes next: "correlation", the one most correlated with the residual, as published; or
+"residual", the one that leaves the least residual once all chosen are fitted anew (orthogonal least squares: S. Chen,
+S. A. Billings, W. Luo, "Orthogonal least squares methods and their application to non-linear system identification",
+1989), at one more product of a vector a step. Where atoms resemble each other, as steps in time do, the second finds
+sparse codes that the first misses.
+
 The choice itself has no gradient; the least-squares fit on the chosen atoms has, in ``y`` and in the operator.
 
 Shapes: m measurements, K atoms, d channels, S atoms to choose, G pursuits side by side, c channels of a pursuit
@@ -16,12 +22,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from csat_fusion.errors import CompressionError
 from csat_fusion.recovery.base import Recovered, fraction, problem, size_of, whole_number
 
 __all__ = ["omp", "simultaneous_omp"]
 
+_SELECTIONS = ("correlation", "residual")
 
-def omp(y: Tensor, operator: Tensor, sparsity: int, *, tolerance: float = 0.0) -> Recovered:
+
+def omp(
+    y: Tensor, operator: Tensor, sparsity: int, *, tolerance: float = 0.0, selection: str = "correlation"
+) -> Recovered:
     """Orthogonal matching pursuit, each channel on its own atoms.
 
     Y. C. Pati, R. Rezaiifar, P. S. Krishnaprasad, "Orthogonal matching pursuit: recursive function approximation with
@@ -32,24 +43,29 @@ def omp(y: Tensor, operator: Tensor, sparsity: int, *, tolerance: float = 0.0) -
         operator: A, ``[..., m, K]``. Columns of zeros are never chosen.
         sparsity: the most atoms to choose, 1 to min(m, K).
         tolerance: see the module; at least 0 and below 1.
+        selection: "correlation" or "residual", see the module.
 
     Raises:
         CompressionError: a value outside what is allowed, not finite, or of a shape that does not fit.
     """
-    return _pursue(y, operator, sparsity, tolerance, joint=False)
+    return _pursue(y, operator, sparsity, tolerance, selection, joint=False)
 
 
-def simultaneous_omp(y: Tensor, operator: Tensor, sparsity: int, *, tolerance: float = 0.0) -> Recovered:
+def simultaneous_omp(
+    y: Tensor, operator: Tensor, sparsity: int, *, tolerance: float = 0.0, selection: str = "correlation"
+) -> Recovered:
     """Orthogonal matching pursuit of all channels on the same atoms: the code has at most ``sparsity`` rows.
 
     J. A. Tropp, A. C. Gilbert, M. J. Strauss, "Algorithms for simultaneous sparse approximation. Part I: Greedy
     pursuit", 2006; here an atom's correlations are taken together by their squares. ``tolerance`` is of the norm over
     all channels. Arguments and errors of :func:`omp`.
     """
-    return _pursue(y, operator, sparsity, tolerance, joint=True)
+    return _pursue(y, operator, sparsity, tolerance, selection, joint=True)
 
 
-def _pursue(y: Tensor, operator: Tensor, sparsity: int, tolerance: float, *, joint: bool) -> Recovered:
+def _pursue(y: Tensor, operator: Tensor, sparsity: int, tolerance: float, selection: str, *, joint: bool) -> Recovered:
+    if selection not in _SELECTIONS:
+        raise CompressionError(f"selection must be one of {', '.join(_SELECTIONS)}, got {selection!r}")
     tolerance = fraction("tolerance", tolerance)
     given = (y, operator)
     y, operator, batch = problem(y, operator)
@@ -68,7 +84,7 @@ def _pursue(y: Tensor, operator: Tensor, sparsity: int, tolerance: float, *, joi
         operator = operator.expand(*batch, *operator.shape[-2:])
         signal = y.expand(*batch, rows, channels).reshape(*batch, rows, groups, each).movedim(-2, -3)  # [.., G, m, c]
         with torch.no_grad():
-            support, used, left = _choose(signal, operator, sparsity, max(tolerance, rounding))
+            support, used, left = _choose(signal, operator, sparsity, max(tolerance, rounding), selection)
         code = _fit(signal, operator, support, used)  # [.., G, S, c]
         full = y.new_zeros(*batch, groups, operator.shape[-1], each)
         # A filler may name an atom that is in use, so its zero is added.
@@ -85,7 +101,9 @@ def _pursue(y: Tensor, operator: Tensor, sparsity: int, tolerance: float, *, joi
     )
 
 
-def _choose(signal: Tensor, operator: Tensor, sparsity: int, tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
+def _choose(
+    signal: Tensor, operator: Tensor, sparsity: int, tolerance: float, selection: str
+) -> tuple[Tensor, Tensor, Tensor]:
     """Atoms ``[..., G, S]``, which are in use (the rest are fillers), and where a residual is left ``[..., G]``.
 
     The chosen atoms are kept orthonormal (Gram and Schmidt, twice, which is as good as Householder), so what is left
@@ -107,11 +125,16 @@ def _choose(signal: Tensor, operator: Tensor, sparsity: int, tolerance: float) -
     used = torch.zeros_like(support, dtype=torch.bool)
     taken = (~usable)[..., None, :].expand(*lead, atoms).clone()
     going = size > goal
+    # |atom|^2 beyond the span of those chosen: what its correlation is measured by where the residual decides.
+    beyond = torch.ones(*lead, atoms, dtype=signal.dtype, device=signal.device)
     for step in range(sparsity):
         flat = left.movedim(-3, -2).flatten(-2)  # [.., m, G c]
         score = torch.linalg.vector_norm(
             (unit @ flat).reshape(*lead[:-1], atoms, lead[-1], each), dim=-1
         ).mT  # [.., G, K]
+        if selection == "residual":
+            # A difference of squares: with less than this left, an atom is a mix of those chosen.
+            score = torch.where(beyond > 64 * eps, score / beyond.clamp_min(eps).sqrt(), 0.0)
         best, atom = score.masked_fill(taken, -1.0).max(dim=-1)
         column = unit.gather(-2, atom[..., None].expand(*lead, rows))  # [.., G, m]
         fresh = column[..., None, :]
@@ -123,6 +146,9 @@ def _choose(signal: Tensor, operator: Tensor, sparsity: int, tolerance: float) -
         fresh = torch.where(going[..., None, None], fresh / length.clamp_min(eps), 0.0)
         basis[..., step, :] = fresh[..., 0, :]
         left = left - fresh.mT @ (fresh @ left)
+        if selection == "residual":
+            along = unit @ fresh[..., 0, :].mT  # [.., K, G]
+            beyond = beyond - along.mT.square()
         support[..., step] = atom
         used[..., step] = going
         taken.scatter_(-1, atom[..., None], True)

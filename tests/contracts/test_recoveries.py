@@ -4,7 +4,9 @@ The condition of J. A. Tropp ("Greed is good: algorithmic results for sparse app
 programming methods for identifying sparse signals in noise", 2006): with S the support, every code on S is found by
 orthogonal matching pursuit, and every minimum of the l1 objective keeps to S, where
 ``max_{j not in S} |pinv(A_S) a_j|_1 < 1``. On S, the minimum is off by at most ``threshold * |inv(A_S^T A_S)|_inf``.
-Both hold for rows of channels together, with their norms in place of sizes.
+Orthogonal least squares keeps the promise too (C. Soussen et al., "Joint k-step analysis of orthogonal matching pursuit
+and orthogonal least squares", 2013, arXiv 1111.0522). All hold for rows of channels together, with their norms in place
+of sizes.
 """
 
 from __future__ import annotations
@@ -50,8 +52,10 @@ CASES = [
     Case("group-ista", joint=True, options={**_PATIENT, "accelerate": True}),
     Case("omp", pursuit=True),
     Case("somp", pursuit=True, joint=True),
+    Case("omp", pursuit=True, options={"selection": "residual"}),
+    Case("somp", pursuit=True, joint=True, options={"selection": "residual"}),
 ]
-every = pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join([c.name, *(["fast"] * (len(c.options) > 2))]))
+every = pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join([c.name, *c.options]))
 
 
 def test_every_recovery_of_the_table_is_tested() -> None:
@@ -123,9 +127,10 @@ def test_sparse_codes_come_back_where_theory_promises_it(case: Case, measurement
     atoms=st.integers(2, 40),
     sparsity=st.integers(1, 4),
     name=st.sampled_from(["omp", "somp"]),
+    selection=st.sampled_from(["correlation", "residual"]),
 )
 def test_pursuits_find_every_code_that_theory_promises(
-    seed: int, rows: int, atoms: int, sparsity: int, name: str
+    seed: int, rows: int, atoms: int, sparsity: int, name: str, selection: str
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     operator = torch.randn(rows, atoms, generator=generator, dtype=torch.float64)
@@ -135,7 +140,7 @@ def test_pursuits_find_every_code_that_theory_promises(
     support = torch.randperm(atoms, generator=generator)[:sparsity]
     code[support] = torch.randn(sparsity, 2, generator=generator, dtype=torch.float64)
     chosen = code.any(dim=1)
-    got = recover(name, operator @ code, operator, sparsity=sparsity)
+    got = recover(name, operator @ code, operator, sparsity=sparsity, selection=selection)
     assert torch.isfinite(got.code).all()
     assert ((got.code != 0).sum(dim=0) <= sparsity).all()
     if chosen.all() or condition(operator, chosen)[0] < 0.999:

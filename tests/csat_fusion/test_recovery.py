@@ -209,6 +209,41 @@ def test_atoms_need_no_unit_norm_in_a_pursuit() -> None:
         torch.testing.assert_close(method(y, operator * size, 5).code * size[:, None], method(y, operator, 5).code)
 
 
+def test_the_residual_decides_better_where_atoms_are_alike() -> None:
+    """Steps in time through a random measurement: 8 jumps, without noise."""
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.ones(128, 128, dtype=FLOAT).tril()
+    steps /= steps.norm(dim=0)
+    operator = torch.randn(64, 128, generator=generator, dtype=FLOAT) @ steps
+    code = torch.zeros(128, 20, dtype=FLOAT)
+    code[torch.randperm(128, generator=generator)[:9]] = torch.randn(9, 20, generator=generator, dtype=FLOAT)
+    y = operator @ code
+    found = simultaneous_omp(y, operator, 16, selection="residual")
+    torch.testing.assert_close(found.code, code, rtol=0, atol=1e-7)
+    assert not simultaneous_omp(y, operator, 16).converged.any()
+
+
+@pytest.mark.parametrize("sparsity", [2, 5])
+def test_the_atom_that_leaves_the_least_residual(sparsity: int) -> None:
+    """Against trying each atom in turn."""
+    y, operator, _ = make(m=8, atoms=12, channels=3, sparsity=3, noise=0.5)
+
+    def left(chosen: list[int], target: Tensor) -> float:
+        part = operator[:, chosen]
+        return float((target - part @ torch.linalg.lstsq(part, target).solution).norm())
+
+    for joint in (False, True):
+        method = simultaneous_omp if joint else omp
+        got = method(y, operator, sparsity, selection="residual")
+        for c in range(3):
+            target = y if joint else y[:, c : c + 1]
+            chosen: list[int] = []
+            for _ in range(sparsity):
+                rest = [k for k in range(12) if k not in chosen]
+                chosen.append(min(rest, key=lambda k: left([*chosen, k], target)))
+            assert sorted(chosen) == got.code[:, c].nonzero()[:, 0].tolist()
+
+
 def test_twins_and_zeros_among_the_atoms() -> None:
     operator = make(m=5, atoms=4, channels=3, sparsity=4)[1]
     twins = torch.cat([operator, operator, torch.zeros(5, 3, dtype=FLOAT)], dim=1)
@@ -285,6 +320,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "tolerance of a pursuit": (lambda: omp(Y, A, 2, tolerance=math.nan), "got nan"),
     "sparsity 0": (lambda: omp(Y, A, 0), "sparsity must be a whole number, 1 to 6, got 0"),
     "sparsity above m": (lambda: simultaneous_omp(Y, A, 7), "1 to 6, got 7"),
+    "selection": (lambda: omp(Y, A, 2, selection="best"), "one of correlation, residual, got 'best'"),
     "sparsity true": (lambda: omp(Y, A, True), "got True"),
 }
 
