@@ -60,6 +60,8 @@ def ward_assignment(
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         wide = tokens.to(compute_dtype(tokens.dtype))
         mass = torch.ones(batch, n, dtype=wide.dtype, device=device) if weight is None else weight.to(wide.dtype)
+        if weight is not None:
+            wide = torch.where((weight > 0)[:, :, None], wide, 0.0)  # padding must not cost the others their digits
         times: list[Tensor] = []
         if start_seconds is not None and end_seconds is not None and math.isfinite(gap_seconds):
             times = [start_seconds.double(), end_seconds.double()]

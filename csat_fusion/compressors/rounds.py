@@ -21,20 +21,25 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["merge_in_rounds", "squared_distances"]
+__all__ = ["FORCED", "Merges", "merge_in_rounds", "squared_distances"]
+
+#: no merge within the limit in time is as high: costs are of values of size 1
+FORCED = 1e30
 
 # Spans come from sums of floats: a gap of exactly gap_seconds must not depend on the last bit.
 ROUNDING_SECONDS = 1e-9
 
 
-def squared_distances(tokens: Tensor) -> Tensor:
+def squared_distances(tokens: Tensor, peak: Tensor | None = None) -> Tensor:
     """``|x_i - x_j|^2`` of ``[B, S, d]``, times a factor for each of B: ``[B, S, S]``, symmetric to the last bit.
 
-    The factor keeps squares within the type; it changes no choice. Equal distances are parted by a hash of the two
-    indices, at the size of a rounding: a still picture would else have one mutual pair a round.
+    The factor is 1 over the square of the largest value less the mean, or of ``peak [B, 1, 1]`` where given. It keeps
+    squares within the type and changes no choice. Equal distances are parted by a hash of the two indices, at the size
+    of a rounding: a still picture would else have one mutual pair a round.
     """
     centred = tokens - tokens.mean(dim=1, keepdim=True)
-    peak = centred.abs().amax(dim=(1, 2), keepdim=True)
+    if peak is None:
+        peak = centred.abs().amax(dim=(1, 2), keepdim=True)
     centred = centred / torch.where(peak > 0, peak, 1.0)
     norm = centred.square().sum(dim=2)
     gram = centred @ centred.mT
@@ -69,14 +74,17 @@ def merge_in_rounds(
             left. When none is, the lightest go to their cheapest partners anywhere: the number comes first.
         share: how much of what is still to merge may go that last way in one round.
     """
-    state = _State(square, weight, keep, start_seconds, end_seconds, gap_seconds)
-    while state.merge_round(share):
-        pass
-    return state.groups()
+    merges = Merges(square, weight, keep, start_seconds, end_seconds, gap_seconds)
+    merges.run(share)
+    return merges.groups()
 
 
-class _State:
-    """Slots while they merge; a merged slot is dead, its parent is the slot that took it."""
+class Merges:
+    """Slots while they merge: a merged slot is dead, its parent is the slot that took it.
+
+    After ``run``, ``height [B, S]`` is that of the merge that ended each slot, infinite where none did, and at least
+    ``FORCED`` where time should have kept the two apart.
+    """
 
     def __init__(
         self,
@@ -106,7 +114,6 @@ class _State:
         self.round = torch.zeros_like(self.parent)
         self.rounds = 0
         self.cost = self._cost(self.slots)
-        self.rank = self.slots  # [S] ranks to compare with, for each row
 
     def _cost(self, rows: Tensor) -> Tensor:
         """Ward's cost ``[B, K, S]`` of the slots ``rows [B, K]`` to all, infinite where they may not merge."""
@@ -121,7 +128,12 @@ class _State:
             cost.masked_fill_(late, math.inf)
         return cost.scatter_(2, rows[:, :, None], math.inf)
 
-    def merge_round(self, share: float) -> bool:
+    def run(self, share: float = 0.1) -> None:
+        """Merge until the wanted number of lowest merges is known."""
+        while self._merge_round(share):
+            pass
+
+    def _merge_round(self, share: float) -> bool:
         """Merge the mutual pairs of one round; False where nothing was left to merge."""
         least, nearest = self.cost.min(dim=2)
         pair = self._mutual(least, nearest)
@@ -159,8 +171,8 @@ class _State:
         cost.masked_fill_(~(light[:, :, None] | light[:, None, :]), math.inf)
         least, other = cost.min(dim=2)
         pair = self._mutual(least, other)
-        # These merges are wanted all; no cost orders them among the others, only those they are made of.
-        above = torch.maximum(self.level, self.level.gather(1, other))
+        # They come after all merges within the limit, and so does what is then merged with what they made.
+        above = torch.maximum(self.level, self.level.gather(1, other)).clamp(min=FORCED)
         pair &= _places(torch.where(pair, 0, 1), torch.where(pair, least, math.inf)) < left[:, None]
         row = stuck[:, None]
         return torch.where(row, other, nearest), torch.where(row, above, height), torch.where(row, pair, chosen)
@@ -213,10 +225,11 @@ class _State:
         square.scatter_(1, wide, rows)
         square.scatter_(2, wide.mT, rows.mT)
 
-    def groups(self) -> Tensor:
-        """Cut at the wanted number of merges, the lowest, and number what remains."""
+    def groups(self, wanted: Tensor | None = None) -> Tensor:
+        """Cut after the lowest ``wanted [B]`` merges, as many as were asked for where None, and number what remains."""
+        wanted = self.wanted if wanted is None else wanted
         place = _places(self.round, torch.where(self.live | ~self.given, math.inf, self.height))
-        root = torch.where(place < self.wanted[:, None], self.parent, self.slots)
+        root = torch.where(place < wanted[:, None], self.parent, self.slots)
         for _ in range(max(1, root.shape[1].bit_length())):
             root = root.gather(1, root)
         # A merge goes from the later slot to the earlier, so a root is the first of its members.
