@@ -158,10 +158,10 @@ def check_size(name: str, value: int | None) -> None:
 
 
 def add_rows(total: Tensor, index: Tensor, rows: Tensor) -> Tensor:
-    """``total [N, d]`` with ``rows [k, d]`` added at ``index [k]``; on a GPU too in the same order every time."""
+    """``total [N, d]`` with ``rows [k, d]`` added to it in place at ``index [k]``; in the same order every time."""
     if total.is_cuda:
-        return total.index_put((index,), rows, accumulate=True)  # sorts; index_add would add in any order
-    return total.index_add(0, index, rows)
+        return total.index_put_((index,), rows, accumulate=True)  # sorts; index_add_ would add in any order
+    return total.index_add_(0, index, rows)
 
 
 def _listed(module: str, name: str, *, needs_columns: bool) -> Callable[..., Measurement]:

@@ -36,7 +36,9 @@ class _DenseMeasurement(Measurement):
 
 
 class MatrixMeasurement(_DenseMeasurement):
-    """A matrix that stays as it is: one's own, or another measurement written down once to be used often.
+    """A matrix that stays as it is: one's own, or another measurement written down, to be used often at one n::
+
+        MatrixMeasurement(make_measurement("gaussian", 64, 4096).matrix().float())  # takes m * n numbers of memory
 
     Args:
         matrix: Phi, ``[m, n]`` floating point and finite; copied, no gradient passes.

@@ -29,6 +29,10 @@ _BLOCK_ENTRIES = {"cpu": 1 << 16}
 _BLOCK_ENTRIES_ELSEWHERE = 1 << 22
 
 
+def _block_entries(device: torch.device) -> int:
+    return _BLOCK_ENTRIES.get(device.type, _BLOCK_ENTRIES_ELSEWHERE)
+
+
 class _DenseRandomMeasurement(Measurement):
     """Every entry is a hash of the seed, its row and its column; blocks of columns are made, used and forgotten."""
 
@@ -58,7 +62,7 @@ class _DenseRandomMeasurement(Measurement):
 
     def _spans(self, start: int, stop: int, device: torch.device) -> list[tuple[int, int]]:
         """Blocks of columns that are small enough to make at once; at least one, which may be empty."""
-        step = max(1, _BLOCK_ENTRIES.get(device.type, _BLOCK_ENTRIES_ELSEWHERE) // self.rows)
+        step = max(1, _block_entries(device) // self.rows)
         return [(at, min(at + step, stop)) for at in range(start, max(stop, start + 1), step)]
 
     def _product(self, tokens: Tensor, start: int) -> Tensor:
@@ -192,11 +196,15 @@ class SparseSignMeasurement(Measurement):
 
     def _apply_to(self, tokens: Tensor, start: int) -> Tensor:
         lead, (count, width) = tokens.shape[:-2], tokens.shape[-2:]
-        rows, values = self._places(start, start + count, tokens.device)
-        flat = tokens.movedim(-2, 0).reshape(count, math.prod(lead) * width)  # the axis that is added over goes first
-        total = flat.new_zeros(self.rows, flat.shape[1])
-        for row, value in zip(rows, values.to(tokens.dtype), strict=True):
-            total = add_rows(total, row, value[:, None] * flat)
+        each = math.prod(lead) * width
+        flat = tokens.movedim(-2, 0).reshape(count, each)  # the axis that is added over goes first
+        total = flat.new_zeros(self.rows, each)
+        step = max(1, _block_entries(tokens.device) // max(1, each))
+        for at in range(0, count, step):
+            end = min(at + step, count)
+            rows, values = self._places(start + at, start + end, tokens.device)
+            for row, value in zip(rows, values.to(tokens.dtype), strict=True):
+                total = add_rows(total, row, value[:, None] * flat[at:end])
         return total.reshape(self.rows, *lead, width).movedim(0, -2)
 
     def _apply_adjoint(self, measured: Tensor, start: int, stop: int) -> Tensor:

@@ -130,6 +130,7 @@ def test_gradients_agree_with_finite_differences_and_have_gradients(case: Case) 
     assert torch.autograd.gradcheck(measurement, tokens)
     assert torch.autograd.gradcheck(measurement.adjoint, measured)
     assert torch.autograd.gradcheck(lambda x: measurement.partial(x[:4], 3), tokens)
+    assert torch.autograd.gradcheck(lambda y: measurement.adjoint(y, 5, 3), measured)
     assert torch.autograd.gradgradcheck(lambda x: measurement(x).square(), tokens)
     assert torch.autograd.gradgradcheck(lambda y: measurement.adjoint(y).square(), measured)
 

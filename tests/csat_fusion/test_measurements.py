@@ -67,6 +67,13 @@ def test_rows_and_columns_are_uncorrelated(name: str) -> None:
     assert float((covariance - expected).abs().max()) < 6 / math.sqrt(800)
 
 
+@pytest.mark.parametrize("name", ["gaussian", "rademacher"])
+def test_no_two_of_many_rows_are_alike(name: str) -> None:
+    """Rows share hashes (64 signs, or a pair of normal numbers, from each) and are independent all the same."""
+    matrix = make_measurement(name, 131, 3000).matrix() * math.sqrt(131 / 3000)
+    assert float((matrix @ matrix.T - torch.eye(131, dtype=torch.float64)).abs().max()) < 6 * math.sqrt(2 / 3000)
+
+
 def test_an_endless_measurement_needs_no_columns() -> None:
     for name in ("gaussian", "rademacher", "sparse-sign"):
         endless, bounded = make_measurement(name, 9, seed=1), make_measurement(name, 9, 50, seed=1)
