@@ -115,7 +115,7 @@ def run(options: argparse.Namespace, windows: list[object], budget: object) -> i
     from tqdm import tqdm
 
     from csat_fusion.compressors.budget import Ratio
-    from csat_fusion.fit import fit
+    from csat_fusion.fitting import fit
 
     tokens, width = windows[0].shape  # type: ignore[attr-defined]
     over = width // options.heads if options.reading == "feature" else tokens

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from csat_fusion import CompressionError
-from csat_fusion.fit import FitConfig, Fitted, fit, load_fitted
+from csat_fusion.fitting import FitConfig, Fitted, fit, load_fitted
 
 READINGS = ("published", "merged", "feature")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import fit_csat
 import pytest
 
-from csat_fusion.fit import load_fitted
+from csat_fusion.fitting import load_fitted
 from tests.drawing import draw_video
 
 COLOURS = ["--model", "python:tests.encoders.models:MeanColour", "--quiet", "--device", "cpu", "--heads", "1"]
