@@ -19,7 +19,11 @@ Run = list[int]  # indices of the frames of a run of one patch
 
 
 def one_by_one(
-    tokens: npt.NDArray[np.float64], times: list[tuple[float, float]], budget: int, gap_seconds: float
+    tokens: npt.NDArray[np.float64],
+    times: list[tuple[float, float]],
+    budget: int,
+    gap_seconds: float,
+    merge_from: int = 0,
 ) -> list[tuple[int, Run]]:
     """Ward's merging of neighbours of a patch, the cheapest first, after every frame of ``tokens [T, P, d]``."""
     patches = tokens.shape[1]
@@ -34,7 +38,7 @@ def one_by_one(
     for t in range(len(tokens)):
         for p in range(patches):
             runs[p].append([t])
-        while sum(map(len, runs)) > max(budget, patches):
+        while t >= merge_from and sum(map(len, runs)) > max(budget, patches):
             pairs = [(price(p, a, b), p, i) for p in range(patches) for i, (a, b) in enumerate(pairwise(runs[p]))]
             cost, p, i = min(pairs)
             if np.isinf(cost):
@@ -47,9 +51,11 @@ def one_by_one(
     return [(p, run) for p in range(patches) for run in runs[p]]
 
 
-def stream(count: int, patches: int, seed: int, hole_every: int) -> tuple[Tensor, list[tuple[float, float]]]:
+def stream(
+    count: int, patches: int, seed: int, hole_every: int, width: int = 4
+) -> tuple[Tensor, list[tuple[float, float]]]:
     generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randn(count, patches, 4, generator=generator, dtype=torch.float64)
+    tokens = torch.randn(count, patches, width, generator=generator, dtype=torch.float64)
     for t in range(1, count):
         if torch.rand(1, generator=generator) < 0.6:
             tokens[t] = tokens[t - 1] + 0.2 * tokens[t]
@@ -88,6 +94,31 @@ def test_rounds_of_merges_equal_one_merge_after_the_other(
     assert found == {(p, tuple(run)) for p, run in one_by_one(tokens.numpy(), times, budget, 1.0)}
 
 
+@settings(max_examples=100, deadline=None)
+@given(count=st.integers(2, 30), patches=st.integers(1, 3), budget=st.integers(3, 20), seed=st.integers(0, 999))
+def test_a_round_of_many_merges_too(count: int, patches: int, budget: int, seed: int) -> None:
+    """A stream alone gives few merges to a round, most of different patches; here all come at once."""
+    tokens, times = stream(count, patches, seed, 0, width=1)  # on a line, merges often make others cheaper
+    compressor = PatchRunCompressor(count * patches, nearness=0, keep_assignment=True)
+    feed(compressor, tokens[:-1], times[:-1])
+    compressor._budget = budget
+    feed(compressor, tokens[-1:], times[-1:])
+    assignment = compressor.assignment().reshape(count, patches)
+    found = {(p, tuple(torch.nonzero(assignment[:, p] == k).squeeze(1).tolist())) for k, p in pairs(assignment)}
+    expected = one_by_one(tokens.numpy(), times, budget, 1.0, merge_from=count - 1)
+    assert found == {(p, tuple(run)) for p, run in expected}
+
+
+def test_two_merges_next_door_may_leave_a_pair_that_is_cheaper_than_either() -> None:
+    """0.3, -0.3 (cost 0.18) and 1, -0.1 (0.605) leave means 0 and 0.45 (0.20), before the 0.62 of the other patch."""
+    tokens = torch.tensor([[0.3, 0.0], [-0.3, 1.113], [1.0, 50.0], [-0.1, 100.0]])[..., None]
+    compressor = PatchRunCompressor(8, nearness=0)
+    times = [(float(t), t + 1.0) for t in range(4)]
+    feed(compressor, tokens[:3], times[:3])
+    compressor._budget = 5
+    assert sorted(feed(compressor, tokens[3:], times[3:]).result().patch.tolist()) == [0, 1, 1, 1, 1]
+
+
 def pairs(assignment: Tensor) -> set[tuple[int, int]]:
     return {(int(k), p) for p in range(assignment.shape[1]) for k in assignment[:, p]}
 
@@ -98,6 +129,8 @@ def test_the_near_path_costs_little_fidelity_and_keeps_the_budget() -> None:
     def lost(nearness: float) -> float:
         compressor = feed(PatchRunCompressor(90, nearness=nearness, keep_assignment=True), tokens, times)
         assert len(compressor.result()) == 90
+        places = torch.arange(89)  # the costs that are kept are those of the runs as they are
+        torch.testing.assert_close(compressor._cost[:-1], compressor._pairs(places))
         kept = compressor.result().tokens[compressor.assignment()].reshape(tokens.shape)
         return float((kept - tokens).square().sum())
 
