@@ -17,7 +17,7 @@ from torch import Tensor
 from csat_fusion.compressors.base import nearest_name
 from csat_fusion.compressors.budget import Budget
 from csat_fusion.compressors.offline import OfflineCompressor, Window
-from csat_fusion.compressors.similarity import directions, even_parts
+from csat_fusion.compressors.similarity import directions
 from csat_fusion.errors import CompressionError
 
 __all__ = ["DycokeCompressor"]
@@ -78,9 +78,13 @@ class DycokeCompressor(OfflineCompressor):
         for child, target in stages:
             count = min(surplus, child.numel())
             similarity = (unit[child] * unit[target]).sum(dim=2)
-            quota = torch.tensor(even_parts(count, len(child)), device=unit.device)
+            each, more = divmod(count, len(child))
             rank = similarity.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-            merged = rank < quota[:, None]
+            merged = rank < each
+            # What does not divide evenly: the next of each row, the most similar of them first.
+            following = torch.where(rank == each, similarity, -torch.inf).amax(dim=1)
+            row = following.argsort(descending=True, stable=True)[:more]
+            merged[row] |= rank[row] == each
             parent[child[merged]] = target[merged]
             surplus -= count
         while not torch.equal(up := parent[parent], parent):

@@ -104,7 +104,7 @@ def _filled(distance: Tensor, group: Tensor, weight: Tensor, count: int) -> Tens
 
 
 def _start(tokens: Tensor, square: Tensor, weight: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` different tokens to start from, ``[count]``: each drawn in proportion to its cost so far.
+    """At most ``count`` tokens to start from: each drawn in proportion to its cost so far, fewer where none is left.
 
     ``2 + log(count)`` are drawn, and the one taken that leaves the least cost. Random numbers are drawn on the CPU, so
     that they are the same on every device.
@@ -112,11 +112,11 @@ def _start(tokens: Tensor, square: Tensor, weight: Tensor, count: int, generator
     n, draws = len(tokens), 2 + int(math.log(count))
     chosen = torch.zeros(count, dtype=torch.int64, device=tokens.device)
     nearest = torch.full((n,), torch.inf, dtype=torch.float64, device=tokens.device)
-    cost, free = weight.clone(), torch.ones(n, dtype=torch.float64, device=tokens.device)
+    cost = weight
     for k in range(count):
-        ladder = torch.cumsum(cost * free, dim=0)
-        if not float(ladder[-1]) > 0:  # every token lies on a chosen one: any will do
-            ladder = torch.cumsum(free, dim=0)
+        ladder = torch.cumsum(cost, dim=0)
+        if not float(ladder[-1]) > 0:  # every token lies on a chosen one
+            return chosen[:k]
         random = torch.rand(draws, generator=generator, dtype=torch.float64).to(tokens.device)
         # 1 - random is above 0 and at most 1: no drawn step of the ladder is one of height 0
         drawn = torch.searchsorted(ladder, (1 - random) * ladder[-1]).clamp_(max=n - 1)
@@ -125,7 +125,6 @@ def _start(tokens: Tensor, square: Tensor, weight: Tensor, count: int, generator
         left = torch.minimum(distance, nearest)
         best = int((left @ weight).argmin()) if k else 0
         chosen[k] = drawn[best]
-        free[drawn[best]] = 0.0
         nearest = left[best]
         cost = nearest * weight
     return chosen

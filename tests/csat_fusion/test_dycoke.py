@@ -42,6 +42,13 @@ def test_second_goes_to_first_fourth_to_third_and_third_to_first() -> None:
     assert members(feed(4, tokens), 1) == [[(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)]]
 
 
+def test_of_one_frame_neighbouring_patches_merge_in_their_order() -> None:
+    tokens = angles([0, 90, 10, 30, 200])
+    for ranking in ("frame", "video"):
+        assert members(feed(4, tokens, ranking=ranking), 5) == [[(0, 0), (0, 2)]]
+        assert members(feed(3, tokens, ranking=ranking), 5) == [[(0, 0), (0, 2), (0, 3)]]
+
+
 def test_by_frame_each_frame_gives_the_same_share() -> None:
     generator = torch.Generator().manual_seed(0)
     still, moving = torch.randn(8, 16, generator=generator), torch.randn(4, 8, 16, generator=generator)

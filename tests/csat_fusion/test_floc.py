@@ -69,14 +69,15 @@ def test_each_token_goes_to_the_most_similar_kept_one() -> None:
     assert not torch.allclose(means.result().tokens, got.tokens)
 
 
-def test_centring_tells_tokens_apart_that_have_much_in_common() -> None:
-    """Two kinds of tokens that differ little beside what they share, one of them rare and longer by half."""
-    generator = torch.Generator().manual_seed(0)
-    shared = 100 * torch.ones(8)
-    tokens = shared + torch.randn(20, 4, 8, generator=generator) * 0.01
-    tokens[12, 2] += torch.tensor([3.0, -3.0, 0, 0, 0, 0, 0, 0])
-    found = feed(FlocCompressor(2, means=False), tokens).result()
-    assert float((found.tokens - tokens[12, 2]).abs().amax(dim=1).min()) == 0
+def test_centred_similarities_do_not_see_what_all_tokens_share() -> None:
+    tokens = torch.randn(20, 4, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    groups = [
+        feed(FlocCompressor(12, centred=centred, keep_assignment=True), tokens + shared).assignment()
+        for centred in (True, False)
+        for shared in (0.0, 5.0)
+    ]
+    assert torch.equal(groups[0], groups[1])
+    assert not torch.equal(groups[2], groups[3])
 
 
 def test_windows_keep_groups_apart_and_the_budget_exact() -> None:

@@ -48,6 +48,26 @@ def test_costs_no_more_than_scikit_learn(count: int) -> None:
     assert sum(ours) <= 1.02 * sum(theirs)
 
 
+def test_with_weights_costs_no_more_than_scikit_learn() -> None:
+    generator = torch.Generator().manual_seed(2)
+    tokens = torch.randn(200, 1, 2, generator=generator, dtype=torch.float64)
+    weights = 10 ** (4 * torch.rand(200, generator=generator, dtype=torch.float64))
+    theirs, ours = [], []
+    for seed in range(5):
+        found = KMeans(10, n_init=1, random_state=seed).fit(tokens[:, 0].numpy(), sample_weight=weights.numpy())
+        theirs.append(float(found.inertia_))
+        compressor = feed(KMeansCompressor(10, seed=seed, keep_assignment=True), tokens, weights)
+        kept = compressor.result().tokens[compressor.assignment()]
+        ours.append(float(weights @ (tokens[:, 0] - kept).square().sum(dim=1)))
+    assert sum(ours) <= 1.02 * sum(theirs)
+
+
+def test_an_empty_cluster_takes_the_costliest_token_that_can_be_spared() -> None:
+    distance, weight = torch.tensor([1.0, 2.0, 9.0, 3.0, 4.0]), torch.tensor([1.0, 1.0, 1.0, 2.0, 1.0])
+    group = kmeans._filled(distance, torch.tensor([0, 0, 1, 0, 0]), weight.double(), 4)
+    assert group.tolist() == [0, 0, 1, 2, 3]  # the third is alone, and stays
+
+
 def test_every_token_is_with_its_nearest_mean_when_it_has_come_to_rest() -> None:
     tokens = torch.randn(30, 4, 3, generator=torch.Generator().manual_seed(2))
     compressor = feed(KMeansCompressor(9, iterations=200, keep_assignment=True), tokens)

@@ -78,6 +78,15 @@ def test_tokens_join_a_chosen_one_only_within_the_gap(gap: float, joined: list[i
     assert (assignment == assignment[10]).nonzero()[:, 0].tolist() == joined
 
 
+def test_context_tokens_are_there_even_where_all_would_join() -> None:
+    """Tokens of two kinds, both chosen: every other one is nearer to its kind than to any mean of both."""
+    tokens = torch.eye(4)[[0, 1] * 6][:, None]
+    compressor = feed(4, tokens, torch.eye(4)[:2], focus=0.5, balance=0.4, gap_seconds=math.inf)
+    got = compressor.result()
+    assert len(got) == 4
+    assert sorted(got.weight.tolist())[:2] == [1, 1]  # and all others joined
+
+
 def test_balance_trades_relevance_for_difference() -> None:
     generator = torch.Generator().manual_seed(0)
     near, far = torch.eye(8)[0] + 0.2 * torch.eye(8)[1], torch.eye(8)[0] - 0.7 * torch.eye(8)[2]
