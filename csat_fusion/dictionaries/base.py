@@ -49,8 +49,8 @@ class Dictionary(nn.Module, ABC):
     def matrix(self) -> Tensor:
         """Psi, ``[L, K]``; atoms have unit norm.
 
-        Where it is learnt, differentiable and in the type and on the device of the parameters; else in float64 on the
-        CPU, or where its data is.
+        Where it is learnt, differentiable, on the device of the parameters and in their type (float32 where that is
+        half precision); else in float64 on the CPU, or where its data is.
         """
 
     def synthesize(self, code: Tensor) -> Tensor:

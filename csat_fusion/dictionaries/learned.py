@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from csat_fusion.compressors.base import compute_dtype
 from csat_fusion.dictionaries.base import DICTIONARIES, Dictionary, make_dictionary
 from csat_fusion.errors import CompressionError
 from csat_fusion.measurements.random import GaussianMeasurement
@@ -43,4 +44,4 @@ class LearnedDictionary(Dictionary):
         self.parameter = nn.Parameter(psi.float())
 
     def matrix(self) -> Tensor:
-        return normalize(self.parameter, dim=0)
+        return normalize(self.parameter.to(compute_dtype(self.parameter.dtype)), dim=0)

@@ -14,6 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from csat_fusion.compressors.base import compute_dtype
 from csat_fusion.dictionaries.base import Dictionary
 from csat_fusion.errors import CompressionError
 
@@ -47,11 +48,12 @@ class SpectralDictionary(Dictionary):
     @property
     def frequency(self) -> Tensor:
         """``[J]``, cycles a frame, between 0 and 1/2."""
-        return _MARGIN + (0.5 - 2 * _MARGIN) * self.raw.sigmoid()
+        return _MARGIN + (0.5 - 2 * _MARGIN) * self.raw.to(compute_dtype(self.raw.dtype)).sigmoid()
 
     def matrix(self) -> Tensor:
-        time = torch.arange(self.length, dtype=self.raw.dtype, device=self.raw.device) - (self.length - 1) / 2
-        angle = 2 * math.pi * time[:, None] * self.frequency
+        frequency = self.frequency
+        time = torch.arange(self.length, dtype=frequency.dtype, device=frequency.device) - (self.length - 1) / 2
+        angle = 2 * math.pi * time[:, None] * frequency
         waves = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, : self.atoms - 1]
         psi = torch.cat([torch.ones_like(time)[:, None], waves], dim=1)
         unit: Tensor = psi / torch.linalg.vector_norm(psi, dim=0)

@@ -19,6 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from csat_fusion.compressors.base import compute_dtype
 from csat_fusion.dictionaries.base import Dictionary, check_basis
 
 __all__ = ["HaarDictionary", "LearnableHaarDictionary"]
@@ -91,7 +92,7 @@ class LearnableHaarDictionary(HaarDictionary):
         self.turn = nn.Parameter(torch.zeros(sum(counts)))
 
     def matrix(self) -> Tensor:
-        return self._synthesize(torch.eye(self.atoms, dtype=self.turn.dtype, device=self.turn.device))
+        return self._synthesize(torch.eye(self.atoms, dtype=compute_dtype(self.turn.dtype), device=self.turn.device))
 
     def _rotations(self, like: Tensor) -> list[tuple[Tensor, Tensor]]:
         turns = torch.split(self.turn.to(like), self._counts)

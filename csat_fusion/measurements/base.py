@@ -1,8 +1,9 @@
 """The one interface of all measurements ``Phi``, and their table of names.
 
 A measurement takes n tokens to m rows that are linear in them: ``Y = Phi X``. It acts on the token axis of
-``[..., n, d]`` or, for trajectories over time, on the frame axis of ``[..., T, d]``. Values are not looked at: a token
-that is not a number makes the rows that read it so, as in any matrix product.
+``[..., n, d]`` or, for trajectories over time, on the frame axis of ``[..., T, d]``. Values are not looked at: as in
+any matrix product, a token that is not a number makes the rows that read it so, and a sum that is too large for the
+type of the tokens is infinite.
 
 Shapes: n columns (tokens or frames), m rows, d width, k columns of a block.
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from csat_fusion.compressors.base import compute_dtype
 from csat_fusion.errors import CompressionError
 from csat_fusion.measurements.base import MEASUREMENTS, Measurement, make_measurement
 from csat_fusion.measurements.merging import segment_assignment
@@ -96,7 +97,9 @@ class LearnedMeasurement(_DenseMeasurement):
         self.parameter = nn.Parameter(phi.float())
 
     def _phi(self) -> Tensor:
-        return self.parameter.softmax(dim=1) if self.averaging else self.parameter
+        if not self.averaging:
+            return self.parameter
+        return self.parameter.softmax(dim=1, dtype=compute_dtype(self.parameter.dtype))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, averaging={self.averaging}"

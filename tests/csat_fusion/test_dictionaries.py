@@ -195,6 +195,15 @@ def test_a_learned_dictionary_begins_where_it_was_told_and_learns_atoms() -> Non
             LearnedDictionary(8, init=init)
 
 
+@pytest.mark.parametrize("name", ["learnable-haar", "spectral", "learned"])
+def test_a_module_in_half_precision_rounds_parameters_and_nothing_else(name: str) -> None:
+    dictionary = make_dictionary(name, 700, 40).bfloat16()
+    matrix = dictionary.matrix()
+    assert matrix.dtype == torch.float32
+    torch.testing.assert_close(matrix.norm(dim=0), torch.ones(40), rtol=1e-5, atol=0)
+    torch.testing.assert_close(matrix, dictionary.double().matrix().float(), rtol=0, atol=1e-3)
+
+
 # graph
 
 

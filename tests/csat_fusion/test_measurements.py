@@ -49,22 +49,22 @@ def test_entries_stay_as_they_are_from_one_version_and_machine_to_the_next() -> 
 @pytest.mark.parametrize("kind", ["dense", "one entry", "constant"])
 def test_lengths_are_kept_on_average_over_seeds(name: str, kind: str) -> None:
     x = {"dense": normal(100, 1), "one entry": torch.eye(100)[:, 37:38].double(), "constant": torch.ones(100, 1)}[kind]
-    lengths = [make_measurement(name, 24, 100, seed=seed)(x.double()).square().sum() for seed in range(300)]
+    lengths = [make_measurement(name, 24, 100, seed=seed)(x.double()).square().sum() for seed in range(160)]
     ratio = torch.stack(lengths) / x.double().square().sum()
-    error = float(ratio.std()) / math.sqrt(300)
+    error = float(ratio.std()) / math.sqrt(160)
     assert float(ratio.mean()) == pytest.approx(1.0, abs=4 * error + 1e-12)
     assert float(ratio.std()) < 2 * math.sqrt(2 / 24)
 
 
 @pytest.mark.parametrize("name", RANDOM)
 def test_rows_and_columns_are_uncorrelated(name: str) -> None:
-    matrices = torch.stack([make_measurement(name, 6, 8, seed=seed).matrix() for seed in range(800)]).flatten(1)
-    covariance = matrices.T @ matrices / 800 * 6
+    matrices = torch.stack([make_measurement(name, 6, 8, seed=seed).matrix() for seed in range(500)]).flatten(1)
+    covariance = matrices.T @ matrices / 500 * 6
     expected = torch.eye(48, dtype=torch.float64)
     if name == "hadamard":  # entries of one row and column pair are tied; only those of one column's signs are free
-        assert float(matrices.mean(dim=0).abs().max()) * math.sqrt(6) < 5 / math.sqrt(800)
+        assert float(matrices.mean(dim=0).abs().max()) * math.sqrt(6) < 5 / math.sqrt(500)
         return
-    assert float((covariance - expected).abs().max()) < 6 / math.sqrt(800)
+    assert float((covariance - expected).abs().max()) < 6 / math.sqrt(500)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "rademacher"])
@@ -307,6 +307,12 @@ def test_a_learned_measurement_learns_and_stays_averaging(averaging: bool) -> No
         matrix = measurement.matrix()
         assert bool((matrix >= 0).all())
         torch.testing.assert_close(matrix.sum(dim=1), torch.ones(4, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_averaging_in_half_precision_still_sums_to_one() -> None:
+    measurement = LearnedMeasurement(4, 500, averaging=True).bfloat16()
+    got = measurement(torch.ones(500, 2))
+    torch.testing.assert_close(got, torch.ones(4, 2), rtol=1e-5, atol=0)
 
 
 def test_bad_beginnings_are_refused() -> None:
