@@ -18,7 +18,13 @@ from csat_fusion.measurements.base import add_rows
 __all__ = ["merge_rows", "row_masses", "ward_rows"]
 
 
-@torch.library.custom_op("csat_fusion::ward_assignment", mutates_args=())
+@torch.library.custom_op(
+    "csat_fusion::ward_assignment",
+    mutates_args=(),
+    # written out: older torch cannot read it from postponed annotations
+    schema="(Tensor tokens, SymInt budget, Tensor? weight, Tensor? start_seconds, Tensor? end_seconds, "
+    "float gap_seconds, float share) -> Tensor",
+)
 def _ward(
     tokens: Tensor,
     budget: int,

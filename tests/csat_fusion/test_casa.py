@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from typing import Any
 
@@ -175,7 +176,10 @@ def test_export_gives_the_same_program() -> None:
             return out
 
     weights = random(2, 9, seed=2).abs()
-    program = torch.export.export(Wrapped(), (TEXT, VISUAL, TEXT_WINDOW, VISUAL_WINDOW * 2.0, weights))
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(Wrapped(), (TEXT, VISUAL, TEXT_WINDOW, VISUAL_WINDOW * 2.0, weights)), file)
+    file.seek(0)
+    program = torch.export.load(file)
     other = (TEXT.flip(1), VISUAL.flip(0), TEXT_WINDOW.flip(0), VISUAL_WINDOW * 2.0 + 1, weights.flip(1))
     torch.testing.assert_close(program.module()(*other), Wrapped()(*other))
 
