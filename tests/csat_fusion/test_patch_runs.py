@@ -110,8 +110,8 @@ def test_a_round_of_many_merges_too(count: int, patches: int, budget: int, seed:
 
 
 def test_two_merges_next_door_may_leave_a_pair_that_is_cheaper_than_either() -> None:
-    """0.3, -0.3 (cost 0.18) and 1, -0.1 (0.605) leave means 0 and 0.45 (0.20), before the 0.62 of the other patch."""
-    tokens = torch.tensor([[0.3, 0.0], [-0.3, 1.113], [1.0, 50.0], [-0.1, 100.0]])[..., None]
+    """0.4, -0.4 (cost 0.32) and 1.05, 0.15 (0.41) leave means 0 and 0.6 (0.36), before the 0.62 of the other patch."""
+    tokens = torch.tensor([[0.4, 0.0], [-0.4, 1.113], [1.05, 50.0], [0.15, 100.0]])[..., None]
     compressor = PatchRunCompressor(8, nearness=0)
     times = [(float(t), t + 1.0) for t in range(4)]
     feed(compressor, tokens[:3], times[:3])
