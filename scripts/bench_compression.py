@@ -147,7 +147,7 @@ def retrieval_part(kind: str, streams: list[Stream], methods: list[Method], run:
     note = (
         f"Mean ± standard deviation over {size.seeds} streams. "
         if synthetic
-        else f"All moments of {len(streams)} clips together; ± over seeds where a method draws at random. "
+        else f"All moments of {len(streams)} clips together; ± over seeds where a method draws at random (kmeans: one). "
     ) + "hard: moments that uniform sampling at this budget misses. query is told the asking picture's tokens."
     labels = [method.label for method in methods]
     print_retrieval(report, f"Retrieval, {kind}", results, labels, rates, "stream" if synthetic else "seed", note)
