@@ -70,7 +70,8 @@ def test_an_empty_cluster_takes_the_costliest_token_that_can_be_spared() -> None
 
 def test_every_token_is_with_its_nearest_mean_when_it_has_come_to_rest() -> None:
     tokens = torch.randn(30, 4, 3, generator=torch.Generator().manual_seed(2))
-    compressor = feed(KMeansCompressor(9, iterations=200, keep_assignment=True), tokens)
+    weights = 10 ** (2 * torch.rand(30, generator=torch.Generator().manual_seed(3)))
+    compressor = feed(KMeansCompressor(9, iterations=200, keep_assignment=True), tokens, weights)
     distance = torch.cdist(tokens.flatten(0, 1), compressor.result().tokens)
     assert torch.equal(distance.argmin(dim=1), compressor.assignment())
 
