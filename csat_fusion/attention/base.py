@@ -167,7 +167,7 @@ class CrossAttention(nn.Module, ABC):
             query: ``[B, q, E]``; key: ``[B, n, kdim]``; value: ``[B, n, vdim]``; or all three without B.
             key_padding_mask: ``[B, n]``, bool (true: ignored, a weight of 0) or floating point (added to the scores).
             need_weights: ``True`` for the attention over the n tokens ``[B, q, n]``; ``"map"`` for an
-                :class:`AttentionMap` with measurements and times.
+                :class:`AttentionMap` with measurements and times. Takes as much memory as it says, for each head.
             attn_mask: ``[q, m]`` or ``[B * H, q, m]``, bool (true: not attended to) or added to the scores; m are the
                 tokens attended to, so a method that merges the tokens itself cannot take one.
             average_attn_weights: the mean over heads instead of each head's.

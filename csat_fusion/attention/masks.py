@@ -67,7 +67,9 @@ def token_masses(key: Tensor, weights: Tensor | None, padding: Tensor | None) ->
     if padding.dtype == torch.bool:
         factor = (~padding).to(torch.float32)
     else:
-        factor = _additive("key_padding_mask", padding, torch.promote_types(padding.dtype, torch.float32)).exp()
+        scores = _additive("key_padding_mask", padding, torch.promote_types(padding.dtype, torch.float32))
+        top = scores.amax(dim=-1, keepdim=True)  # a factor common to all tokens cancels, and could overflow
+        factor = (scores - torch.where(top > -math.inf, top, 0.0)).exp()
     return factor if weights is None else weights * factor
 
 

@@ -113,6 +113,7 @@ def test_with_m_equal_to_n_it_is_exact_attention_with_its_masks(case: Case) -> N
         calls += [
             ({"key_padding_mask": padding}, {}),
             ({"key_padding_mask": torch.zeros(3, N).double().masked_fill(padding, -math.inf)}, {}),
+            ({"key_padding_mask": 200 * random(3, N, seed=6, dtype=torch.float64) + 900}, {}),
             ({"attn_mask": later}, {}),
             ({"attn_mask": bias}, {}),
             ({"attn_mask": random(3 * H, N, N, seed=4) > -0.5}, {}),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from csat_fusion.attention.base import make_attention
 from csat_fusion.attention.csat import csat_attention
@@ -210,6 +212,25 @@ def test_values_follow_the_keys_that_decide() -> None:
     means = value.view(1, 3, 4, 16).mean(2)
     want = attention(query, tokens[:, ::4], means, weights=torch.full((1, 3), 4.0))[0]
     torch.testing.assert_close(attention(query, tokens, value)[0], want)
+
+
+@pytest.mark.parametrize("reading", ["merged", "published", "feature"])
+def test_a_fused_kernel_serves_and_no_softmax_is_written_out(reading: str) -> None:
+    class Operations(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.names: list[str] = []
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.names.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    key = random(2, 9, 16).float()
+    attention = CSATCrossAttention(16, 2, budget=4, reading=reading)  # type: ignore[arg-type]
+    with Operations() as seen:
+        attention(key[:, :3], key, key)
+    assert any("scaled_dot_product_flash_attention" in name for name in seen.names)
+    assert not any("softmax" in name for name in seen.names)
 
 
 def test_tokens_with_weights_are_not_merged_again() -> None:
