@@ -311,6 +311,7 @@ def measure(row: Row, signal: Signal) -> dict[str, Any]:
             stages = METHODS[row.method].make(row)  # its weights are made outside the clock, but are memory
             signal()
             compressed, attended, peaks = _call(stages, query, tokens, row.device, meter)
+            meter.close()
             result["bytes"].append(max(peaks))
             result["compress_bytes"].append(peaks[0] if stages[0] is not None else 0)
             slow = compressed + attended > row.slow_seconds

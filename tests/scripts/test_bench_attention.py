@@ -52,7 +52,22 @@ def test_meter_sees_a_known_allocation() -> None:
     assert meter.peak_bytes() < 4 * MB
     smaller = torch.ones(16 * MB // 4)
     assert 15 * MB < meter.peak_bytes() < 20 * MB
+    meter.close()
     assert len(before) > len(smaller)
+
+
+def test_meter_sees_memory_that_was_used_before() -> None:
+    """What is freed and taken again counts as much as the first time, small pieces too."""
+    peaks = []
+    for _ in range(3):
+        meter = Meter()
+        pieces = [torch.ones(MB // 4) for _ in range(40)]
+        peaks.append(meter.peak_bytes())
+        meter.close()
+        del pieces
+        again = [torch.ones(MB // 4) for _ in range(40)]  # in the heap now
+        del again
+    assert all(39 * MB < peak < 43 * MB for peak in peaks), peaks
 
 
 def _give(argument: Any, signal: Any) -> Any:
