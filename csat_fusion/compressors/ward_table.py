@@ -129,7 +129,8 @@ class WardTable:
     def measure(self, rows: Ints, square: npt.NDArray[np.floating]) -> None:
         """Take the squared distances ``[R, S]`` of the slots ``rows [R]``, whose tokens or weights are new."""
         mass = self.mass[rows, None]
-        cost = square * (mass * (self.mass / np.maximum(mass + self.mass, np.finfo(self.mass.dtype).tiny)))
+        with np.errstate(over="ignore"):  # what leaves the type is brought back below
+            cost = square * (mass * (self.mass / np.maximum(mass + self.mass, np.finfo(self.mass.dtype).tiny)))
         if self.large or float(cost.max()) > 1e-4 * _LARGEST_COST:
             self.large = True
             np.minimum(cost, _LARGEST_COST, out=cost)

@@ -181,7 +181,7 @@ def test_a_token_set_is_in_order_of_time_and_united() -> None:
         weight=torch.tensor([1.0, 3.0, 1.0, 2.0], dtype=torch.float64),
         start_seconds=torch.tensor([4.0, 0.0, 6.0, 0.0], dtype=torch.float64),
         end_seconds=torch.tensor([5.0, 9.0, 7.0, 1.0], dtype=torch.float64),
-        patch=torch.tensor([2, 1, 2, 0]),
+        patch=torch.tensor([2, 0, 2, 1]),
     )
     kept, assigned = token_set(window, torch.tensor([0, 1, 0, 2]), None, torch.float16)
     assert kept.tokens.dtype == torch.float16
@@ -189,7 +189,7 @@ def test_a_token_set_is_in_order_of_time_and_united() -> None:
     assert kept.weight.tolist() == [2.0, 3.0, 2.0]
     assert kept.start_seconds.tolist() == [0.0, 0.0, 4.0]
     assert kept.end_seconds.tolist() == [1.0, 9.0, 7.0]
-    assert kept.patch.tolist() == [0, 1, 2]
+    assert kept.patch.tolist() == [1, 0, 2]
     assert assigned.tolist() == [2, 1, 2, 0]
     mixed, _ = token_set(window, torch.tensor([0, 0, 1, 1]), None, torch.float32)
     assert mixed.patch.tolist() == [-1, -1]

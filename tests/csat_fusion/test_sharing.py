@@ -71,6 +71,14 @@ def test_a_static_window_gives_its_tokens_to_a_changing_one() -> None:
     assert counts[0] <= 6
 
 
+def test_change_is_measured_alike_in_all_windows() -> None:
+    """The same video at a tenth of the contrast has a hundredth of the error to lose."""
+    window = make_window(12, 4, 0.3, seed=7)
+    faint = TokenSet(window.tokens / 10, window.weight, window.start_seconds, window.end_seconds, window.patch)
+    counts = [len(kept) for kept, _ in share_budget([window, faint], 40)]
+    assert counts[0] > 3 * counts[1]
+
+
 def test_equal_windows_get_equal_shares() -> None:
     window = make_window(12, 4, 0.3, seed=2)
     counts = [len(kept) for kept, _ in share_budget([window] * 3, 32)]
