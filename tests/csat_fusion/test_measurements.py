@@ -118,6 +118,16 @@ def test_a_dense_random_matrix_is_never_whole_in_memory(monkeypatch: pytest.Monk
     torch.testing.assert_close(tokens.grad, 2 * matrix.T @ (matrix @ tokens.detach()))
 
 
+@pytest.mark.parametrize("name", ["gaussian", "rademacher", "sparse-sign"])
+def test_many_blocks_of_half_precision_are_summed_in_float32(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16, 256 + 1 is 256."""
+    monkeypatch.setattr(random_measurements, "_BLOCK_ENTRIES", {"cpu": 8})
+    measurement, tokens = make_measurement(name, 4, 4000), (10 + normal(4000, 1)).bfloat16()
+    exact = measurement.matrix() @ tokens.double()
+    for got in (measurement(tokens), measurement.partial(tokens, 0)):
+        assert float((got.double() - exact).abs().max()) <= 0.005 * float(exact.abs().max())
+
+
 def test_sparse_sign_columns_have_their_entries_in_any_rows() -> None:
     measurement = make_measurement("sparse-sign", 5, 4000, nonzeros=2)
     matrix = measurement.matrix()
