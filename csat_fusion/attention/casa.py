@@ -22,6 +22,7 @@ from torch.nn.functional import linear
 from csat_fusion.attention.base import seeded, whole_number
 from csat_fusion.attention.core import attend, check_weights, join_heads, log_weight, split_heads
 from csat_fusion.errors import CompressionError
+from csat_fusion.tokens import TokenSet
 
 __all__ = ["CASAFusion", "CASAStream"]
 
@@ -218,16 +219,20 @@ class CASAStream:
         parts = (self._key, self._value, self._bias)
         return sum(part.untyped_storage().nbytes() for part in parts if part is not None)
 
-    def start_window(self, visual: Tensor, weights: Tensor | None = None) -> None:
+    def start_window(self, visual: Tensor | TokenSet, weights: Tensor | None = None) -> None:
         """Forget the window before, and take the visual tokens of the next.
 
         Args:
-            visual: ``[B, n, visual_dim]`` or ``[n, visual_dim]``; n may be 0.
+            visual: ``[B, n, visual_dim]`` or ``[n, visual_dim]``, n may be 0; or a token set, which brings its weights.
             weights: ``[B, n]`` or ``[n]``, how many tokens each stands for; 0 masks it.
 
         Raises:
             CompressionError: shapes, types or values are not allowed; the state is as before the call.
         """
+        if isinstance(visual, TokenSet):
+            if weights is not None:
+                raise CompressionError("a token set brings its own weights; give none beside it")
+            visual, weights = visual.tokens, visual.weight
         if visual.ndim == 2:
             visual, weights = visual[None], None if weights is None else weights[None]
         fusion = self._fusion

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from csat_fusion.attention.casa import CASAFusion
+from csat_fusion.compressors.base import make_compressor
 from csat_fusion.errors import CompressionError
 
 E, H = 16, 2
@@ -95,6 +96,20 @@ def test_the_stream_gives_what_the_whole_sequence_gives(options: dict[str, Any],
         stream.start_window(visual[:, here], None if weights is None else weights[:, here])
         got += [stream.step(TEXT[:, piece]) for piece in pieces]
     torch.testing.assert_close(torch.cat(got, dim=1), want)
+
+
+def test_a_window_may_be_a_token_set() -> None:
+    fusion = make()
+    compressor = make_compressor("ward", 3)
+    for second in range(5):
+        compressor.update(random(2, E, seed=second), second, second + 1)
+    kept = compressor.result()
+    stream, other = fusion.stream(), fusion.stream()
+    stream.start_window(kept)
+    other.start_window(kept.tokens, kept.weight)
+    assert torch.equal(stream.step(TEXT[:1]), other.step(TEXT[:1]))
+    with pytest.raises(CompressionError, match="brings its own weights"):
+        stream.start_window(kept, kept.weight)
 
 
 def test_the_state_of_a_stream_is_that_of_one_window_however_long() -> None:

@@ -214,6 +214,25 @@ def test_values_follow_the_keys_that_decide() -> None:
     torch.testing.assert_close(attention(query, tokens, value)[0], want)
 
 
+@pytest.mark.parametrize("reading", ["published", "feature"])
+@pytest.mark.parametrize("denoiser", [None, "lista"])
+def test_the_module_is_the_function_between_projections(reading: str, denoiser: str | None) -> None:
+    attention = CSATCrossAttention(16, 2, budget=3, reading=reading, denoiser=denoiser).double()  # type: ignore[arg-type]
+    assert attention.in_proj_weight is not None
+    query, key, value = random(2, 3, 16), random(2, 9, 16, seed=1), random(2, 9, 16, seed=2)
+    weights = random(2, 9, seed=3).abs() + 0.1
+    rows = zip((query, key, value), attention.in_proj_weight.chunk(3), strict=True)
+    projected = [tokens @ matrix.T for tokens, matrix in rows]
+    phi: Any = attention.measurement
+    if reading == "published":
+        phi = (phi, attention.value_measurement)
+        assert not torch.equal(phi[0].block(0, 9), phi[1].block(0, 9))
+    want = csat_attention(*projected, phi, reading=reading, heads=2, weights=weights, denoiser=attention.denoiser)  # type: ignore[arg-type]
+    got, seen = attention(query, key, value, weights=weights, need_weights=True)
+    torch.testing.assert_close(got, want @ attention.out_proj.weight.T)
+    assert seen.shape == (2, 3, 9)
+
+
 @pytest.mark.parametrize("reading", ["merged", "published", "feature"])
 def test_a_fused_kernel_serves_and_no_softmax_is_written_out(reading: str) -> None:
     class Operations(TorchDispatchMode):
