@@ -232,7 +232,8 @@ class CASAStream:
         if isinstance(visual, TokenSet):
             if weights is not None:
                 raise CompressionError("a token set brings its own weights; give none beside it")
-            visual, weights = visual.tokens, visual.weight
+            weights = visual.weight
+            visual = visual.tokens
         if visual.ndim == 2:
             visual, weights = visual[None], None if weights is None else weights[None]
         fusion = self._fusion
