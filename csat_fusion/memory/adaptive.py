@@ -199,17 +199,19 @@ class AdaptiveMemory(Memory):
         """Costs ``[R, S]`` of merging ``rows [R]`` with others, infinite where they must not. Free slots weigh 0."""
         weight, start, end = tokens.weight, tokens.start, tokens.end
         mine_start, mine_end = start[rows, None], end[rows, None]
-        total = weight[rows, None] + weight
-        newer = torch.maximum(mine_end, end)
-        coarse = 1 + (end.max() - newer).clamp_min(0) / self._fine_seconds
-        cost = square * (weight[rows, None] * weight / total) * coarse**-self._decay
+        # The newer of a pair is the less coarse one, so powers are taken once a token, not once a pair.
+        coarse = 1 + (end.max() - end) / self._fine_seconds
+        precision = coarse**-self._decay
+        cost = weight / (weight[rows, None] + weight)
+        cost.mul_(weight[rows, None]).mul_(square).mul_(torch.maximum(precision[rows, None], precision))
         apart = weight == 0
-        if gaps:
-            unseen = torch.maximum(mine_start, start) - torch.minimum(mine_end, end)
-            apart = apart | (unseen > self._gap_seconds * coarse + _ROUNDING_SECONDS)
+        if gaps and self._gap_seconds < math.inf:
+            unseen = torch.maximum(mine_start, start).sub_(torch.minimum(mine_end, end))
+            allowed = torch.minimum(coarse[rows, None], coarse).mul_(self._gap_seconds).add_(_ROUNDING_SECONDS)
+            apart = apart | (unseen > allowed)
         if hole is not None:
             apart = apart | ((mine_end <= hole[0]) != (end <= hole[0]))
-        cost = cost.masked_fill(apart, math.inf)
+        cost.masked_fill_(apart, math.inf)
         cost[torch.arange(len(rows)), rows] = math.inf
         return cost
 

@@ -123,7 +123,7 @@ def _choose(
     basis = signal.new_zeros(*lead, sparsity, rows)
     support = torch.zeros(*lead, sparsity, dtype=torch.int64, device=signal.device)
     used = torch.zeros_like(support, dtype=torch.bool)
-    taken = (~usable)[..., None, :].expand(*lead, atoms).clone()
+    taken = torch.zeros(*lead, atoms, dtype=torch.bool, device=signal.device)
     going = size > goal
     # |atom|^2 beyond the span of those chosen: what its correlation is measured by where the residual decides.
     beyond = torch.ones(*lead, atoms, dtype=signal.dtype, device=signal.device)
