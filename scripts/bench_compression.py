@@ -36,7 +36,7 @@ from benching.cost import compression_cost, encoding_rounds, endless_cost, judge
 from benching.fidelity import Errors, judge_fidelity, measure_fidelity, print_fidelity, print_judged
 from benching.methods import DEFAULT, RATES, Method, all_methods, usable
 from benching.queries import QUERY_KINDS
-from benching.retrieval import LEVELS, Results, judge_retrieval, measure_retrieval, print_retrieval, recall
+from benching.retrieval import LEVELS, READOUTS, Results, judge_retrieval, measure_retrieval, print_retrieval, recall
 from benching.rivals import RIVALS
 from benching.synthetic import synthetic_stream
 from benching.tables import Report, mean, plot_lines, progress, require_matplotlib
@@ -142,13 +142,17 @@ def plot_fidelity(folder: Path, kind: str, errors: Errors, rates: Sequence[int])
 def retrieval_part(kind: str, streams: list[Stream], methods: list[Method], run: Run) -> None:
     size, report = run.size, run.report
     rates = size.retrieval_rates
-    results = measure_retrieval(streams, methods, rates, range(size.seeds), run.pool, report)
+    readout = run.options.readout
+    results = measure_retrieval(streams, methods, rates, range(size.seeds), run.pool, report, readout)
     synthetic = kind == "synthetic"
     note = (
         f"Mean ± standard deviation over {size.seeds} streams. "
         if synthetic
-        else f"All moments of {len(streams)} clips together; ± over seeds where a method draws at random (kmeans: one). "
-    ) + "hard: moments that uniform sampling at this budget misses. query is told the asking picture's tokens."
+        else f"All moments of {len(streams)} clips together; ± over seeds of methods that draw (kmeans: one). "
+    ) + (
+        f"Readout: {readout}. hard: moments that uniform sampling at this budget misses. "
+        "query is told the asking picture's tokens."
+    )
     labels = [method.label for method in methods]
     print_retrieval(report, f"Retrieval, {kind}", results, labels, rates, "stream" if synthetic else "seed", note)
     if 32 in rates:
@@ -244,6 +248,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--methods", help="only these compressors, by name, with commas (default: every one)")
     made.add_argument(
         "--seeds", type=int, help="synthetic streams, and draws of queries and random methods (default 5)"
+    )
+    made.add_argument(
+        "--readout",
+        choices=tuple(READOUTS),
+        default="distance",
+        help="how a picture is compared with kept tokens in retrieval (default distance, chosen on all tokens; "
+        "cosine shows how much hangs on the choice)",
     )
     made.add_argument("--media", help="folder of real clips (default: LONGREEL_MEDIA, or shared/media beside this)")
     made.add_argument(

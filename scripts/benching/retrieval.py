@@ -28,6 +28,7 @@ from benching.tokens import Moment, Stream
 from csat_fusion.errors import CompressionError
 
 __all__ = [
+    "READOUTS",
     "Found",
     "judge_retrieval",
     "locate",
@@ -39,7 +40,8 @@ __all__ = [
 ]
 
 LEVELS = (0.3, 0.5, 0.7)  # of overlap
-LEVEL = 0.3  # of the height of a peak: where its stretch ends
+# How tokens are compared, and where the stretch of a peak ends, as a share of its height: the best on all tokens.
+READOUTS = {"distance": 0.3, "cosine": 0.5}
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,18 @@ SLOW = ("kmeans",)  # minutes for a whole video: drawn once
 Results = dict[tuple[str, int], dict[tuple[str, int], list[Found]]]  # (label, rate) -> (stream, seed) -> moments
 
 
-def relevance(query: Tensor, tokens: Tensor, start: Tensor, end: Tensor, times: Tensor) -> Tensor:
-    """``[T]`` from asking tokens ``[q, d]`` and kept ones ``[m, d]`` with spans ``[m]``; the least where none does."""
+def relevance(
+    query: Tensor, tokens: Tensor, start: Tensor, end: Tensor, times: Tensor, centre: Tensor | None = None
+) -> Tensor:
+    """``[T]`` from asking tokens ``[q, d]`` and kept ones ``[m, d]`` with spans ``[m]``; the least where none does.
+
+    With a ``centre [d]``, by cosines of tokens less it, else by distances.
+    """
+    if centre is not None:
+        query, tokens = (torch.nn.functional.normalize(t - centre, dim=-1) for t in (query, tokens))
     distance = torch.cdist(query, tokens)  # [q, m]
+    if centre is not None:
+        distance = distance.square() / 2  # 1 less the cosine
     claims = (start[None] <= times[:, None]) & (times[:, None] < end[None])  # [T, m]
     found = torch.full((len(times),), -math.inf)
     for i, claimed in enumerate(claims):
@@ -68,7 +79,9 @@ def relevance(query: Tensor, tokens: Tensor, start: Tensor, end: Tensor, times: 
     return torch.where(known, found, found[known].min()) if bool(known.any()) else torch.zeros(len(times))
 
 
-def locate(scores: Tensor, start: Sequence[float], end: Sequence[float]) -> tuple[float, float, float]:
+def locate(
+    scores: Tensor, start: Sequence[float], end: Sequence[float], level: float = READOUTS["distance"]
+) -> tuple[float, float, float]:
     """Start, end and peak in seconds: the stretch of times around the highest score that stays above the level.
 
     Where several neighbouring times share the highest score, the peak is the middle of them.
@@ -76,7 +89,7 @@ def locate(scores: Tensor, start: Sequence[float], end: Sequence[float]) -> tupl
     top = int(scores.argmax())
     height = float(scores[top])
     base = float(scores.median())
-    least = base + LEVEL * (height - base)
+    least = base + level * (height - base)
     last = top
     while last + 1 < len(scores) and float(scores[last + 1]) == height:
         last += 1
@@ -94,25 +107,30 @@ def span_iou(a: tuple[float, float], b: tuple[float, float]) -> float:
     return max(0.0, common) / (max(a[1], b[1]) - min(a[0], b[0]))
 
 
-def score(stream: Stream, moment: Moment, tokens: Tensor, start: Tensor, end: Tensor) -> Found:
+def score(
+    stream: Stream, moment: Moment, tokens: Tensor, start: Tensor, end: Tensor, readout: str = "distance"
+) -> Found:
     """Ask kept ``tokens`` for one moment."""
     times = (torch.tensor(stream.start_seconds) + torch.tensor(stream.end_seconds)).double() / 2
-    line = relevance(moment.query, tokens, start, end, times)
-    first, last, peak = locate(line, stream.start_seconds, stream.end_seconds)
+    centre = stream.tokens.flatten(0, 1).mean(dim=0) if readout == "cosine" else None
+    line = relevance(moment.query, tokens, start, end, times, centre)
+    first, last, peak = locate(line, stream.start_seconds, stream.end_seconds, READOUTS[readout])
     true = (moment.start_seconds, moment.end_seconds)
     return Found(span_iou((first, last), true), true[0] <= peak < true[1])
 
 
-def all_tokens(stream: Stream) -> list[Found]:
+def all_tokens(stream: Stream, readout: str = "distance") -> list[Found]:
     """Every moment of the stream, asked among all tokens."""
     torch.set_num_threads(1)
     patches = stream.tokens.shape[1]
     start = torch.tensor(stream.start_seconds, dtype=torch.float64).repeat_interleave(patches)
     end = torch.tensor(stream.end_seconds, dtype=torch.float64).repeat_interleave(patches)
-    return [score(stream, moment, stream.tokens.flatten(0, 1), start, end) for moment in stream.moments]
+    return [score(stream, moment, stream.tokens.flatten(0, 1), start, end, readout) for moment in stream.moments]
 
 
-def retrieval_of(stream: Stream, method: Method, rates: Sequence[int], seeds: Sequence[int]) -> Answers:
+def retrieval_of(
+    stream: Stream, method: Method, rates: Sequence[int], seeds: Sequence[int], readout: str = "distance"
+) -> Answers:
     """For each rate and seed, every moment asked among what the method keeps of the whole stream.
 
     Query-guided selection is told each moment's own tokens, and so compresses once for each of them.
@@ -128,7 +146,7 @@ def retrieval_of(stream: Stream, method: Method, rates: Sequence[int], seeds: Se
                 for moment in stream.moments:
                     if kept is None or method.name == "query":
                         kept = compress(method, stream, budget, seed, moment.query)
-                    answers.append(score(stream, moment, kept.tokens, kept.start_seconds, kept.end_seconds))
+                    answers.append(score(stream, moment, kept.tokens, kept.start_seconds, kept.end_seconds, readout))
             except CompressionError:
                 if budget >= stream.tokens.shape[1]:
                     raise
@@ -144,14 +162,15 @@ def measure_retrieval(
     seeds: Sequence[int],
     pool: Executor,
     report: Report,
+    readout: str = "distance",
 ) -> Results:
     """All methods over whole streams; under ``("all tokens", 1)`` what nothing kept back gives."""
     results: Results = {}
-    base = [(stream, pool.submit(all_tokens, stream)) for stream in streams]
+    base = [(stream, pool.submit(all_tokens, stream, readout)) for stream in streams]
     jobs: list[tuple[str, str, Future[Answers]]] = []
     for method in methods:
         for stream in sorted(streams, key=lambda s: -len(s.tokens)):
-            jobs.append((method.label, stream.name, pool.submit(retrieval_of, stream, method, rates, seeds)))
+            jobs.append((method.label, stream.name, pool.submit(retrieval_of, stream, method, rates, seeds, readout)))
     for stream, answers in base:
         results.setdefault((ALL, 1), {})[stream.name, seeds[0]] = answers.result()
     failed: set[str] = set()

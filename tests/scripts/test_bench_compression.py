@@ -268,6 +268,11 @@ def test_relevance_asks_only_tokens_that_claim_the_time() -> None:
     found = relevance(torch.tensor([[3.0, 4], [0.0, 0]]), kept, start, end, times)
     # first time: distances 5 and 0; both at the second: 0 and 0; only the far one at the third; nobody at the last
     assert found.tolist() == pytest.approx([-2.5, 0, -2.5, -2.5])
+    # by cosine around (0, 1): (3, 3) is 45 degrees from (1, 0) and 135 from (0, -1)
+    kept = torch.tensor([[0.0, 0], [1.0, 1]])
+    found = relevance(torch.tensor([[3.0, 4]]), kept, start, end, times, torch.tensor([0.0, 1.0]))
+    half = math.sqrt(0.5)
+    assert found.tolist() == pytest.approx([-1 - half, half - 1, half - 1, -1 - half])
 
 
 def test_a_planted_moment_is_found_and_a_span_that_claims_too_much_is_charged() -> None:
