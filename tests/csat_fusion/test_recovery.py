@@ -274,6 +274,15 @@ def test_a_pursuit_stops_when_nothing_is_left() -> None:
             torch.testing.assert_close(got.code, code)
 
 
+def test_an_early_end_keeps_the_first_atom() -> None:
+    """What fills up the list of chosen atoms names atom 0, which may be one of them."""
+    _, operator, _ = make(m=40)
+    code = torch.zeros(50, 2, dtype=FLOAT)
+    code[:3] = torch.tensor([[1.0, -2.0], [0.5, 1.0], [2.0, 1.0]])
+    for method in (omp, simultaneous_omp):
+        torch.testing.assert_close(method(operator @ code, operator, 30).code, code)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, FLOAT])
 def test_type_is_that_of_y(dtype: torch.dtype) -> None:
     y, operator, _ = make()
