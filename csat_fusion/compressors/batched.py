@@ -2,6 +2,7 @@
 
 The method is that of :mod:`csat_fusion.compressors.ward` without its fast path, the merging that of
 :mod:`csat_fusion.compressors.rounds`: one wait for the device a round of merges instead of one a merge.
+Frame by frame on a CPU the exact form is several times as fast, and the results are nearly always the same.
 
 Shapes: B batch, n tokens, P patch tokens a frame, d width, m budget, S = m + P.
 """

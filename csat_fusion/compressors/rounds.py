@@ -170,10 +170,9 @@ class Merges:
         self.limited = limited
         cost.masked_fill_(~(light[:, :, None] | light[:, None, :]), math.inf)
         least, other = cost.min(dim=2)
-        pair = self._mutual(least, other)
+        pair = self._mutual(least, other)  # each holds one of the lightest, so they are no more than are wanted
         # They come after all merges within the limit, and so does what is then merged with what they made.
         above = torch.maximum(self.level, self.level.gather(1, other)).clamp(min=FORCED)
-        pair &= _places(torch.where(pair, 0, 1), torch.where(pair, least, math.inf)) < left[:, None]
         row = stuck[:, None]
         return torch.where(row, other, nearest), torch.where(row, above, height), torch.where(row, pair, chosen)
 
