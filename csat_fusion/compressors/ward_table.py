@@ -179,7 +179,7 @@ class WardTable:
     def _look(self, slot: int, cost: npt.NDArray[np.floating]) -> None:
         """Find the nearest of a slot by its row of costs."""
         row = cost.copy()
-        np.copyto(row, np.inf, where=self._blocked(slot, cost))
+        row[self._blocked(slot, cost)] = np.inf
         row[slot] = np.inf
         nearest = int(row.argmin())
         self.nearest[slot] = nearest
