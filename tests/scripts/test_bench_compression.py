@@ -13,7 +13,7 @@ import bench_compression
 import numpy as np
 import pytest
 import torch
-from benching import fidelity, methods, tokens
+from benching import fidelity, mae, methods, tokens
 from benching.ablation import ABLATIONS, ablation_of, first_members
 from benching.cost import endless_cost, state_bytes
 from benching.fidelity import Errors, judge_fidelity
@@ -374,6 +374,30 @@ def test_clips_are_decoded_encoded_once_and_cached(tmp_path: Path, monkeypatch: 
     assert (moment.start_seconds, moment.end_seconds) == (1.0, 2.0)
     # shown at 1.5 s: the frame of 1.4 s, number 7, 15% brighter
     assert moment.query.mean().item() == pytest.approx(70 * 1.15, abs=4)
+
+
+def test_the_autoencoder_is_trained_by_its_seed_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mae, "BATCH", 2)
+    frames = torch.randn(3, 3, 120, 120, generator=torch.Generator().manual_seed(0))
+    state = torch.random.get_rng_state()
+    trained, again = mae.train(frames, seed=1, steps=2), mae.train(frames, seed=1, steps=2)
+    assert torch.equal(state, torch.random.get_rng_state())
+    picture = mae.pictures(np.full((2, 60, 90, 3), 255, np.uint8))
+    with torch.no_grad():
+        assert torch.equal(trained(picture), again(picture))
+        assert trained(picture).shape == (2, 49, 192)
+    assert picture.amax() == pytest.approx(2)
+    monkeypatch.setattr(mae, "train", lambda _: trained)
+    mae.load_or_train(tmp_path / "mae.safetensors", frames)
+    kept = mae.load_or_train(tmp_path / "mae.safetensors", None)
+    with torch.no_grad():
+        torch.testing.assert_close(kept(picture), trained(picture), rtol=1e-4, atol=1e-4)
+
+
+def test_patches_come_row_by_row() -> None:
+    picture = torch.zeros(1, 3, 112, 112)
+    picture[:, :, 16:32, 32:48] = 1  # second row, third column
+    assert mae.MaskedAutoencoder.patches(picture).sum(dim=-1)[0].nonzero()[:, 0].tolist() == [9]
 
 
 # -- cost, tables, the whole ------------------------------------------------------------------------------------------
