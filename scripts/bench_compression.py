@@ -59,9 +59,9 @@ class Size:
 
     seeds: int = 5
     clips: list[str] | None = None  # all of them
-    windows: int = 3  # at most, of a clip
+    windows: int = 2  # at most, of a clip
     fidelity_rates: tuple[int, ...] = RATES
-    ablation_rates: tuple[int, ...] = (4, 16, 32)
+    ablation_rates: tuple[int, ...] = (4, 16)
     retrieval_rates: tuple[int, ...] = (8, 16, 32, 64)
     synthetic_frames: int = 256
     cost_rounds: int = 5
@@ -183,10 +183,6 @@ def plot_retrieval(folder: Path, kind: str, results: Results, labels: Sequence[s
 def cost_part(streams: dict[str, list[Stream]], methods: list[Method], run: Run) -> None:
     size, report, options = run.size, run.report, run.options
     encoders = dict(encoding_rounds("ViT-B-32", precision) for precision in ("fp32", "auto"))
-    note = (
-        f"One thread each; {size.cost_frames} frames a round, {size.cost_rounds} rounds, budget 128 tokens, first "
-        "frame to result. Offline methods pay when they are read; on a longer stream most pay more a frame."
-    )
     real = streams.get("vit-b-32-random")
     if real:
         source, tokens = "the clips one after the other", torch.cat([stream.tokens for stream in real])
@@ -194,7 +190,7 @@ def cost_part(streams: dict[str, list[Stream]], methods: list[Method], run: Run)
         source, tokens = "synthetic tokens", synthetic_stream(0, frames=256, width=768).tokens
     title = "Cost, 49 patches of width 768"
     parts = pieces(tokens, size)
-    spent, encoding = compression_cost(methods, parts, encoders, report, title, f"Tokens: {source}. {note}")
+    spent, encoding = compression_cost(methods, parts, encoders, report, title, f"Tokens: {source}. {cost_note(size)}")
     judge_cost(report, title, spent, encoding)
     if not options.quick or options.tiny:
         media = media_folder(options.media)
@@ -206,9 +202,17 @@ def cost_part(streams: dict[str, list[Stream]], methods: list[Method], run: Run)
         title = "Cost, 196 patches of width 768"
         if not options.tiny:
             encoders |= dict([encoding_rounds("ViT-B-16", "auto")])
-        spent, encoding = compression_cost(methods, pieces(large, size), encoders, report, title, note)
+        few = replace(size, cost_rounds=min(3, size.cost_rounds), cost_frames=min(48, size.cost_frames))
+        spent, encoding = compression_cost(methods, pieces(large, few), encoders, report, title, cost_note(few))
         judge_cost(report, title, spent, {k: v for k, v in encoding.items() if "B-16" in k} or encoding)
-    endless_cost([m for m in methods if m.label in (DEFAULT, "ward-batched")], size.lengths, report)
+    endless_cost([m for m in methods if m.label == DEFAULT], size.lengths, report)
+
+
+def cost_note(size: Size) -> str:
+    return (
+        f"One thread each; {size.cost_frames} frames a round, {size.cost_rounds} rounds, budget 128 tokens, first "
+        "frame to result. Offline methods pay when they are read; on a longer stream most pay more a frame."
+    )
 
 
 def pieces(tokens: torch.Tensor, size: Size) -> list[Stream]:
