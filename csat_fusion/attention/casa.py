@@ -239,7 +239,7 @@ class CASAStream:
         fusion = self._fusion
         fusion._check(visual.new_zeros(visual.shape[0], 0, fusion.embed_dim), visual, weights)
         key, value = fusion._visual(visual)
-        self._key, self._value = key.contiguous(), value.contiguous()
+        self._key, self._value = key.clone(), value.clone()
         self._bias = None if weights is None else log_weight(weights, key.dtype)
 
     def step(self, text: Tensor) -> Tensor:
@@ -256,7 +256,7 @@ class CASAStream:
         query, key, value = fusion._text(text)
         count = text.shape[1]
         if self._key is None or self._value is None:
-            key, value = key.contiguous(), value.contiguous()  # not a view of the projection, which is larger
+            key, value = key.clone(), value.clone()  # not a view of the projection, which is larger
         else:
             key, value = torch.cat([self._key, key], dim=-2), torch.cat([self._value, value], dim=-2)
         order = torch.arange(key.shape[-2], device=text.device)

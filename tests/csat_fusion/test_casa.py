@@ -118,9 +118,11 @@ def test_the_state_of_a_stream_is_that_of_one_window_however_long() -> None:
     assert stream.state_bytes == 0
     assert stream.step(TEXT[0, :1]).shape == (1, E)  # before any window: only text
     sizes = []
+    assert stream.state_bytes == 2 * E * 8
     with torch.no_grad():
         for hour in range(50):
             stream.start_window(random(6, E, seed=hour), torch.ones(6))
+            assert stream.state_bytes == 6 * (2 * E + 1) * 8
             for _ in range(4):
                 stream.step(TEXT[0, :2])
             sizes.append(stream.state_bytes)
@@ -141,6 +143,9 @@ def test_no_visual_tokens_at_all_and_padding() -> None:
     padded = fusion(TEXT, VISUAL, TEXT_WINDOW, VISUAL_WINDOW, text_padding_mask=padding)
     short = fusion(TEXT[:, :5], VISUAL, TEXT_WINDOW[:, :5], VISUAL_WINDOW)
     torch.testing.assert_close(padded[:, :5], short)
+    first = fusion(TEXT, VISUAL, TEXT_WINDOW * 0, VISUAL_WINDOW, text_padding_mask=padding.flip(1))
+    late = fusion(TEXT[:, 2:], VISUAL, TEXT_WINDOW[:, 2:] * 0, VISUAL_WINDOW)
+    torch.testing.assert_close(first[:, 2:], late)
     torch.testing.assert_close(padded[:, 5:], TEXT[:, 5:])  # a context of zero, the bias of the output is 0
 
 

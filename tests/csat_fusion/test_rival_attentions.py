@@ -57,6 +57,13 @@ def test_linformer_is_attention_to_mixed_keys_and_values() -> None:
         linformer_attention(query, key, value, e[:, :5], f)
 
 
+def test_the_map_of_linformer_goes_through_the_matrix_of_the_values() -> None:
+    attention = LinformerCrossAttention(16, 2, budget=4, tokens=9).double()
+    key = random(2, 9, 16)
+    seen = attention(key[:, :3], key, key, need_weights="map")[1]
+    torch.testing.assert_close(seen.tokens, seen.measurements @ attention.mix_values)  # type: ignore[union-attr]
+
+
 def test_linformer_is_made_for_one_number_of_tokens() -> None:
     attention = LinformerCrossAttention(16, 2, budget=4, tokens=9)
     assert attention.state_numbers(9) == attention.state_numbers(10**6) == 2 * 4 * 8
@@ -115,6 +122,15 @@ def test_performer_weights_are_repetitions_and_large_tokens_stay_finite() -> Non
         assert float(big.abs().max()) <= float(value.abs().max()) * 1.001
 
 
+def test_performer_features_neither_underflow_nor_leave_a_query_without_tokens() -> None:
+    key = torch.eye(8) * 15  # exp(-|k|^2 / 2) is 0 in float32
+    seen = performer_attention(key[:1], key, torch.eye(8), orthogonal_features(64, 8), scale=1.0)
+    assert float(seen.detach().max()) > 0.5  # not the mean of all tokens
+    apart = torch.tensor([[20.0, 0.0], [0.0, 20.0]])  # features that one has and the other lacks
+    got = performer_attention(apart[:1], apart[1:], torch.tensor([[3.0, 4.0]]), apart, scale=1.0)
+    torch.testing.assert_close(got, torch.tensor([[3.0, 4.0]]))
+
+
 def test_performer_budget_is_a_state_as_large_as_m_keys_and_values() -> None:
     made = PerformerCrossAttention(64, 2, budget=10)
     assert made.state_numbers(10**6) == 19 * 33 <= 2 * 10 * 32
@@ -157,6 +173,18 @@ def test_nystrom_with_all_tokens_as_landmarks_is_exact_with_weights_too() -> Non
     for given in (None, weights):
         got = nystrom_attention(query, key, value, 9, iterations=None, weights=given, heads=2)
         torch.testing.assert_close(got, exact_attention(query, key, value, weights=given, heads=2))
+
+
+def test_a_landmark_of_masked_tokens_is_none() -> None:
+    query, key, value = random(2, 3, 8), random(2, 20, 8, seed=1), random(2, 20, 8, seed=2)
+    weights = (torch.arange(20) < 15).double()
+    got = nystrom_attention(query, key, value, 4, weights=weights, iterations=None)
+    fewer = nystrom_attention(query[:, :, :], key[:, :15], value[:, :15], 3, iterations=None)
+    torch.testing.assert_close(got, fewer)
+    four = random(2, 8, 8, seed=5)
+    masked = nystrom_attention(four, key, value, 4, weights=weights)
+    heavy = nystrom_attention(four, key, value, 4, weights=weights + 1e-12)
+    torch.testing.assert_close(masked, heavy, atol=1e-6, rtol=1e-6)
 
 
 def test_nystrom_takes_uneven_segments_and_tokens_in_any_number() -> None:
