@@ -416,3 +416,13 @@ def test_options_of_the_adaptive_memory_are_checked() -> None:
     ):
         with pytest.raises(CompressionError, match=message):
             AdaptiveMemory(4, **options)
+
+
+def test_old_tokens_merge_across_longer_gaps() -> None:
+    """Twice the same with 2 s between is one thing when it is old, and two when it is new."""
+    same, one, two = random_signal(3, patches=1)
+    for first, kept in ((0.0, [0.0, 100.0, 101.0]), (96.0, [96.0, 99.0, 100.0])):
+        memory = AdaptiveMemory(3, gap_seconds=1.0)
+        for frame, start in ((same, first), (same, first + 3), (one, 100.0), (two, 101.0)):
+            memory.add(frame, start, start + 1)
+        assert memory.recover(0, 200).start_seconds.tolist() == kept
