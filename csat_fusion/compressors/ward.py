@@ -43,11 +43,11 @@ class WardCompressor(Compressor):
         gap_seconds: the most unseen time between the spans of two tokens that may merge. Only when no pair is left
             within it (and the neighbourhood), the lightest token goes to its cheapest partner anywhere: a number or a
             ratio comes first.
-        fast_path: a patch token that costs no more than half of what merging cost before goes straight into the token
-            that took the same patch in the last frame. Much faster where little moves, and nearly the same result. A
-            fidelity does without.
-        anchor: what the fast path compares a patch token with: the ``"mean"`` of that token, or the same patch of the
-            ``"previous"`` frame, which lets slow drift run away from it and is there to be compared with.
+        fast_path: ``"mean"``: a patch token that costs no more than half of what merging cost before goes straight into
+            the token that took the same patch in the last frame. A frame costs up to a third less where little moves,
+            and at small budgets the background is measurably worse (docs/benchmarks.md). ``"previous"`` compares with
+            the same patch of the previous frame, which lets slow drift run away from the mean: there to be compared
+            with. A fidelity does without.
         neighbourhood: merge only tokens whose boxes of patches are at most this many grid cells apart; None: any.
         grid: ``(rows, columns)`` of the patches; a square where None. Used with a neighbourhood.
         keep_assignment: see :class:`Compressor`.
@@ -64,22 +64,20 @@ class WardCompressor(Compressor):
         budget: Budget | str,
         *,
         gap_seconds: float = 1.0,
-        fast_path: bool = True,
-        anchor: Literal["mean", "previous"] = "mean",
+        fast_path: Literal["mean", "previous"] | None = None,
         neighbourhood: int | None = None,
         grid: tuple[int, int] | None = None,
         keep_assignment: bool = False,
     ) -> None:
         super().__init__(budget, gap_seconds=gap_seconds, keep_assignment=keep_assignment)
-        if anchor not in ("mean", "previous"):
-            raise CompressionError(f"anchor must be 'mean' or 'previous', got {anchor!r}")
+        if fast_path not in (None, "mean", "previous"):
+            raise CompressionError(f"fast_path must be None, 'mean' or 'previous', got {fast_path!r}")
         if neighbourhood is not None and (
             isinstance(neighbourhood, bool) or not isinstance(neighbourhood, int) or neighbourhood < 0
         ):
             raise CompressionError(f"neighbourhood must be a whole number of cells, at least 0, got {neighbourhood!r}")
         self._fidelity = self._budget if isinstance(self._budget, Cosine) else None
-        self._fast_path = fast_path and self._fidelity is None
-        self._anchor = anchor
+        self._fast_path = fast_path if self._fidelity is None else None
         self._neighbourhood = neighbourhood
         self._grid = grid
         self._clear()
@@ -124,7 +122,7 @@ class WardCompressor(Compressor):
             self._grow(2 * (table.count + len(tokens)))
         frame = tokens.to(self._mean.dtype) - self._origin
         absorbed = self._absorb(frame, start_seconds, end_seconds, weight, table.count + len(frame) - limit)
-        if self._anchor == "previous":
+        if self._fast_path == "previous":
             self._previous = frame
         fresh = np.flatnonzero(~absorbed)
         touched = np.unique(self._current[absorbed])

@@ -39,8 +39,12 @@ def _listed() -> list[Ablation]:
         Ablation("ward", None, ward),
         Ablation("ward, without log weight", "ward", ward, weighted=False),
         Ablation("ward, first token instead of mean", "ward", ward, first=True),
-        Ablation("ward, without fast path", "ward", Method("", "ward", options={"fast_path": False})),
-        Ablation("ward, anchored at the previous frame", "ward", Method("", "ward", options={"anchor": "previous"})),
+        Ablation("ward, fast path", "ward", Method("", "ward", options={"fast_path": "mean"})),
+        Ablation(
+            "ward, fast path, previous frame instead of anchor",
+            "ward, fast path",
+            Method("", "ward", options={"fast_path": "previous"}),
+        ),
         Ablation("ward, same patch only", "ward", Method("", "ward", options={"neighbourhood": 0})),
         Ablation("ward, neighbouring patches only", "ward", Method("", "ward", options={"neighbourhood": 1})),
     ]

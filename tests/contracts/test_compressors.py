@@ -50,7 +50,7 @@ class Case:
 
 CASES = [
     Case("ward", means=True, causal=True),
-    Case("ward", means=True, causal=True, options={"fast_path": False}),
+    Case("ward", means=True, causal=True, options={"fast_path": "mean"}),
     Case("ward-batched", means=True, causal=True),
     Case("runs", means=True, causal=True, whole_frames=True),
     Case("uniform", means=False, causal=True),

@@ -59,7 +59,7 @@ def test_without_a_limit_in_time_it_is_the_greedy_algorithm(
     count: int, patches: int, width: int, budget: int, seed: int
 ) -> None:
     frames = make_frames(count, patches, width, seed)
-    exact = WardCompressor(budget, gap_seconds=math.inf, fast_path=False, keep_assignment=True)
+    exact = WardCompressor(budget, gap_seconds=math.inf, keep_assignment=True)
     batched = BatchedWardCompressor(budget, gap_seconds=math.inf, keep_assignment=True)
     feed(exact, frames)
     feed(batched, frames)
@@ -73,7 +73,7 @@ def test_with_a_limit_its_squared_error_is_within_two_percent_of_the_exact_form(
     """At a step of 2 s frames lie apart by more than the gap, so most merging is what the number forces."""
     for seed, budget in enumerate((20, 40, 90)):
         frames = make_frames(40, 16, 24, seed)
-        exact = WardCompressor(budget, gap_seconds=gap_seconds, fast_path=False, keep_assignment=True)
+        exact = WardCompressor(budget, gap_seconds=gap_seconds, keep_assignment=True)
         batched = BatchedWardCompressor(budget, gap_seconds=gap_seconds, keep_assignment=True)
         ratio = squared_error(feed(batched, frames, step), frames) / squared_error(feed(exact, frames, step), frames)
         assert 0.98 < ratio < 1.02

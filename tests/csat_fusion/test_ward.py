@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from csat_fusion.compressors.ward import WardCompressor
 from csat_fusion.errors import CompressionError
 
 Frame = tuple[torch.Tensor, float, float, float]
+Mode = Literal["mean", "previous"] | None
+MODES: tuple[Mode, ...] = (None, "mean")
 
 
 class Cluster:
@@ -80,7 +83,7 @@ def streams(draw: st.DrawFn) -> list[Frame]:
 @settings(max_examples=150, deadline=None)
 @given(frames=streams(), budget=st.integers(2, 20), gap_seconds=st.sampled_from([0.0, 0.5, 1.0, 3.0, math.inf]))
 def test_merges_as_the_plain_greedy_algorithm_does(frames: list[Frame], budget: int, gap_seconds: float) -> None:
-    compressor = WardCompressor(budget, gap_seconds=gap_seconds, fast_path=False)
+    compressor = WardCompressor(budget, gap_seconds=gap_seconds)
     for tokens, start, end, weight in frames:
         compressor.update(tokens, start, end, weight)
     got = compressor.result()
@@ -97,8 +100,8 @@ def test_merges_as_the_plain_greedy_algorithm_does(frames: list[Frame], budget: 
 
 
 @settings(max_examples=60, deadline=None)
-@given(frames=streams(), budget=st.integers(1, 20), fast_path=st.booleans())
-def test_tokens_are_the_means_of_what_the_assignment_says(frames: list[Frame], budget: int, fast_path: bool) -> None:
+@given(frames=streams(), budget=st.integers(1, 20), fast_path=st.sampled_from(MODES))
+def test_tokens_are_the_means_of_what_the_assignment_says(frames: list[Frame], budget: int, fast_path: Mode) -> None:
     compressor = WardCompressor(budget, fast_path=fast_path, keep_assignment=True)
     for tokens, start, end, weight in frames:
         compressor.update(tokens, start, end, weight)
@@ -143,28 +146,28 @@ def test_the_fast_path_costs_little_fidelity() -> None:
         base[moving] = torch.randn(32, generator=generator)
         frames.append(base + 0.1 * torch.randn(16, 32, generator=generator))
     error = {}
-    for fast_path in (False, True):
+    for fast_path in MODES:
         compressor = WardCompressor(64, fast_path=fast_path, keep_assignment=True)
         for t, frame in enumerate(frames):
             compressor.update(frame, t * 0.5, t * 0.5 + 0.5)
         back = compressor.result().tokens[compressor.assignment()]
         error[fast_path] = float((back - torch.cat(frames)).square().sum())
-    assert error[True] < 1.1 * error[False]
+    assert error["mean"] < 1.1 * error[None]
 
 
 def test_the_fast_path_is_taken_and_can_be_switched_off() -> None:
     generator = torch.Generator().manual_seed(2)
     base = torch.randn(8, 16, generator=generator)
     shrinks = {}
-    for fast_path in (False, True):
+    for fast_path in MODES:
         compressor = WardCompressor(12, fast_path=fast_path)
         merges, settle = [], compressor._settle
         compressor._settle = lambda merged, before: (merges.append(len(merged)), settle(merged, before))[1]  # type: ignore[method-assign,assignment]  # noqa: B023
         for t in range(100):
             compressor.update(base + 0.01 * torch.randn(8, 16, generator=generator), t, t + 1)
         shrinks[fast_path] = sum(merges)
-    assert shrinks[False] == 100 * 8 - 12
-    assert shrinks[True] < 0.6 * shrinks[False]
+    assert shrinks[None] == 100 * 8 - 12
+    assert shrinks["mean"] < 0.6 * shrinks[None]
 
 
 def test_time_between_merged_members_is_never_more_than_the_gap() -> None:
@@ -232,7 +235,7 @@ def test_a_bad_gap_is_refused() -> None:
 
 def test_the_fast_path_takes_what_costs_at_most_half_of_the_last_merge() -> None:
     for step, inserted in ((0.60, 3), (0.63, 4)):
-        compressor = WardCompressor(2, keep_assignment=True)
+        compressor = WardCompressor(2, fast_path="mean", keep_assignment=True)
         for t, value in enumerate((0.0, 4.0, 5.0)):  # 4 and 5 merge at cost 1/2
             compressor.update(torch.tensor([[value]], dtype=torch.float64), t, t + 1)
         compressor.update(torch.tensor([[4.5 + step]], dtype=torch.float64), 3, 4)  # costs 2/3 of the step's square
@@ -240,7 +243,7 @@ def test_the_fast_path_takes_what_costs_at_most_half_of_the_last_merge() -> None
 
 
 def test_the_fast_path_does_not_reach_over_a_hole_in_time() -> None:
-    compressor = WardCompressor(6, gap_seconds=1.0)
+    compressor = WardCompressor(6, gap_seconds=1.0, fast_path="mean")
     generator = torch.Generator().manual_seed(6)
     picture = torch.randn(2, 8, generator=generator)
     for t in range(20):
@@ -257,7 +260,7 @@ def test_the_fast_path_does_not_reach_over_a_hole_in_time() -> None:
 def test_what_is_remembered_of_the_nearest_stays_true(seed: int, gap_seconds: float) -> None:
     """After frames on the fast path too: a fresh nearest has its true cost, and the least is the least of all pairs."""
     generator = torch.Generator().manual_seed(seed)
-    compressor = WardCompressor(9, gap_seconds=gap_seconds)
+    compressor = WardCompressor(9, gap_seconds=gap_seconds, fast_path="mean")
     base = torch.randn(5, 4, generator=generator, dtype=torch.float64)
     for t in range(30):
         noise = torch.randn(5, 4, generator=generator, dtype=torch.float64)
@@ -346,8 +349,8 @@ def test_a_grid_that_does_not_fit_is_refused() -> None:
         WardCompressor(4, neighbourhood=1, grid=(2, 4)).update(torch.zeros(6, 2), 0, 1)
     with pytest.raises(CompressionError, match="neighbourhood must be a whole number of cells, at least 0, got -1"):
         WardCompressor(4, neighbourhood=-1)
-    with pytest.raises(CompressionError, match="anchor must be 'mean' or 'previous', got 'first'"):
-        WardCompressor(4, anchor="first")  # type: ignore[arg-type]
+    with pytest.raises(CompressionError, match="fast_path must be None, 'mean' or 'previous', got 'first'"):
+        WardCompressor(4, fast_path="first")  # type: ignore[arg-type]
 
 
 def test_slow_drift_runs_away_from_the_previous_frame_but_not_from_the_mean() -> None:
@@ -356,7 +359,7 @@ def test_slow_drift_runs_away_from_the_previous_frame_but_not_from_the_mean() ->
     frames = [torch.cat([picture + t * step, torch.randn(1, 8, generator=generator)]) for t in range(60)]
     error = {}
     for anchor in ("mean", "previous"):
-        compressor = WardCompressor(20, anchor=anchor, keep_assignment=True)  # type: ignore[arg-type]
+        compressor = WardCompressor(20, fast_path=anchor, keep_assignment=True)  # type: ignore[arg-type]
         for t, frame in enumerate(frames):
             compressor.update(frame, t, t + 1)
         back = compressor.result().tokens[compressor.assignment()[::2]]
@@ -377,7 +380,7 @@ def test_the_state_does_not_grow_with_the_stream() -> None:
 
 def test_a_ratio_grows_its_state_no_more_than_it_must() -> None:
     generator = torch.Generator().manual_seed(11)
-    compressor = WardCompressor("1/8", fast_path=False, keep_assignment=True)
+    compressor = WardCompressor("1/8", keep_assignment=True)
     frames = [torch.randn(16, 8, generator=generator) for _ in range(64)]
     for t, frame in enumerate(frames):
         compressor.update(frame, t, t + 1)
@@ -387,7 +390,7 @@ def test_a_ratio_grows_its_state_no_more_than_it_must() -> None:
 
 def test_large_values_with_large_weights_stay_finite() -> None:
     """A thousand tokens as far from a heavy one as can be, merged: their costs add up past the end of float32."""
-    compressor = WardCompressor(3, gap_seconds=math.inf, fast_path=False)
+    compressor = WardCompressor(3, gap_seconds=math.inf)
     spread = torch.rand(1024, 1, generator=torch.Generator().manual_seed(12))
     compressor.update((1e15 * (1 - 1e-3 * spread)).expand(-1, 8), 0, 1, weight=1e15)
     compressor.update((-1e15 * (1 - 1e-3 * spread)).expand(-1, 8), 1, 2, weight=1e9)
