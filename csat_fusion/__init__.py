@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from csat_fusion.attention.csat import csat_attention
     from csat_fusion.attention.csat_module import CSATCrossAttention
     from csat_fusion.attention.weighted import weighted_attention
-    from csat_fusion.compressors.base import COMPRESSORS, Compressor, make_compressor
+    from csat_fusion.compressors.base import Compressor, make_compressor
     from csat_fusion.compressors.batched import ward_assignment
     from csat_fusion.compressors.budget import Cosine, Ratio, parse_budget
     from csat_fusion.compressors.runs import merge_runs
     from csat_fusion.compressors.sharing import share_budget
+    from csat_fusion.compressors.table import COMPRESSORS
     from csat_fusion.dictionaries.base import DICTIONARIES, Dictionary, make_dictionary
     from csat_fusion.fitting import Fitted, fit, load_fitted
     from csat_fusion.measurements.base import MEASUREMENTS, Measurement, make_measurement
@@ -85,11 +86,12 @@ _NAMES = {
     "attention.csat": ("csat_attention",),
     "attention.csat_module": ("CSATCrossAttention",),
     "attention.weighted": ("weighted_attention",),
-    "compressors.base": ("COMPRESSORS", "Compressor", "make_compressor"),
+    "compressors.base": ("Compressor", "make_compressor"),
     "compressors.batched": ("ward_assignment",),
     "compressors.budget": ("Cosine", "Ratio", "parse_budget"),
     "compressors.runs": ("merge_runs",),
     "compressors.sharing": ("share_budget",),
+    "compressors.table": ("COMPRESSORS",),
     "dictionaries.base": ("DICTIONARIES", "Dictionary", "make_dictionary"),
     "fitting": ("Fitted", "fit", "load_fitted"),
     "measurements.base": ("MEASUREMENTS", "Measurement", "make_measurement"),

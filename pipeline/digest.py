@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from csat_fusion.compressors.budget import parse_budget
+from csat_fusion.compressors.table import COMPRESSORS
 from csat_fusion.errors import CompressionError
 from pipeline.errors import EncodingFailed, OptionError
 from pipeline.fuse import VectorOptions, fuse_vectors
@@ -41,6 +42,12 @@ class TokenOptions:
     gap_seconds: float = 1.0
 
     def __post_init__(self) -> None:
+        try:
+            COMPRESSORS.find(self.compressor)
+        except CompressionError as error:
+            raise OptionError(f"tokens.compressor: {error}") from error
+        if self.compressor == "query":
+            raise OptionError("tokens.compressor is 'query', which keeps what a question asks for; ingest knows none")
         try:
             parse_budget(self.budget)
         except CompressionError as error:

@@ -151,6 +151,43 @@ def test_csat_fusion_needs_torch_and_little_else() -> None:
     assert not [str(i) for i in IMPORTS if i.path.startswith("csat_fusion/") and i.top not in allowed]
 
 
+def test_numpy_is_kept_to_the_tables_of_ward_and_runs() -> None:
+    users = {i.path for i in IMPORTS if i.path.startswith("csat_fusion/") and i.top == "numpy"}
+    assert users == {f"csat_fusion/compressors/{name}.py" for name in ("ward", "ward_table", "runs")}
+
+
+TORCH_ALONE = """
+import sys
+sys.modules |= dict.fromkeys(["numpy", "safetensors", "scipy", "sklearn"])  # as if they were not installed
+import torch, csat_fusion
+from csat_fusion.compressors.table import COMPRESSORS
+for name in csat_fusion.__all__:
+    if name != "merge_runs":
+        getattr(csat_fusion, name)
+for name in COMPRESSORS:
+    options = {"query": torch.randn(8)} if name == "query" else {}
+    try:
+        compressor = csat_fusion.make_compressor(name, None if name == "identity" else 8, **options)
+    except csat_fusion.CompressionError as error:
+        print(name, error)
+        continue
+    for t in range(3):
+        compressor.update(torch.randn(4, 8), t, t + 1)
+    assert compressor.result().total_weight == 12
+attention = csat_fusion.make_attention("csat", 8, 2, budget=4)
+attention(torch.randn(1, 2, 8), torch.randn(1, 9, 8), torch.randn(1, 9, 8))
+"""
+
+
+def test_csat_fusion_runs_with_torch_alone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TORCH_ALONE], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    said = "needs numpy, which is not installed: pip install numpy, or use 'ward-batched'"
+    assert done.stdout.splitlines() == [f"ward WardCompressor {said}", f"runs RunCompressor {said}"]
+
+
 def test_every_third_party_import_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     texts = [*project["dependencies"], *project["optional-dependencies"]["cpu"]]

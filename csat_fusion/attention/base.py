@@ -8,11 +8,9 @@ Shapes: B batch, q queries, n tokens given, m tokens attended to, E embedding wi
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -22,9 +20,9 @@ from torch.nn.functional import linear
 from csat_fusion.attention.core import join_heads, split_heads
 from csat_fusion.attention.maps import AttentionMap
 from csat_fusion.attention.masks import pair_bias, token_ends, token_masses
-from csat_fusion.compressors.base import nearest_name
 from csat_fusion.compressors.budget import Budget
 from csat_fusion.errors import CompressionError
+from csat_fusion.tables import Entry, Table
 
 __all__ = ["ATTENTIONS", "Attended", "AttentionMap", "CrossAttention", "Memory", "make_attention"]
 
@@ -322,15 +320,21 @@ def seeded(shape: tuple[int, ...], generator: torch.Generator, bound: float, **l
     return nn.Parameter((torch.rand(shape, generator=generator, device="cpu") * (2 * bound) - bound).to(**like))
 
 
-ATTENTIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "exact": ("csat_fusion.attention.exact", "ExactCrossAttention", {}),
-    "linformer": ("csat_fusion.attention.linformer", "LinformerCrossAttention", {}),
-    "performer": ("csat_fusion.attention.performer", "PerformerCrossAttention", {}),
-    "nystrom": ("csat_fusion.attention.nystrom", "NystromCrossAttention", {}),
-    "csat": ("csat_fusion.attention.csat_module", "CSATCrossAttention", {"reading": "merged"}),
-    "csat-published": ("csat_fusion.attention.csat_module", "CSATCrossAttention", {"reading": "published"}),
-    "csat-feature": ("csat_fusion.attention.csat_module", "CSATCrossAttention", {"reading": "feature"}),
-}
+_HOME = "csat_fusion.attention"
+_CSAT = (f"{_HOME}.csat_module", "CSATCrossAttention")
+
+ATTENTIONS = Table(
+    "attention",
+    {
+        "exact": Entry(f"{_HOME}.exact", "ExactCrossAttention"),
+        "linformer": Entry(f"{_HOME}.linformer", "LinformerCrossAttention"),
+        "performer": Entry(f"{_HOME}.performer", "PerformerCrossAttention"),
+        "nystrom": Entry(f"{_HOME}.nystrom", "NystromCrossAttention"),
+        "csat": Entry(*_CSAT, {"reading": "merged"}),
+        "csat-published": Entry(*_CSAT, {"reading": "published"}),
+        "csat-feature": Entry(*_CSAT, {"reading": "feature"}),
+    },
+)
 
 
 def make_attention(
@@ -354,18 +358,9 @@ def make_attention(
     Raises:
         CompressionError: no attention or option has that name, or a value is outside what is allowed.
     """
-    if name not in ATTENTIONS:
-        allowed = ", ".join(ATTENTIONS)
-        raise CompressionError(f"no attention {name!r}{nearest_name(name, ATTENTIONS)}; there are {allowed}")
-    module, cls_name, fixed = ATTENTIONS[name]
-    cls: type[CrossAttention] = getattr(import_module(module), cls_name)
-    known = [p for c in cls.__mro__ if issubclass(c, CrossAttention) for p in inspect.signature(c).parameters]
-    known = [p for p in dict.fromkeys(known) if p not in ("self", "args", "kwargs", "shared", *fixed)]
-    for option in options:
-        if option not in known:
-            raise CompressionError(
-                f"{name} has no option {option!r}{nearest_name(option, known)}; it has {', '.join(known)}"
-            )
+    entry = ATTENTIONS.find(name)
     given = {"budget": budget, "tokens": tokens}
-    options.update({key: value for key, value in given.items() if key in known})
-    return cls(embed_dim, num_heads, seed=seed, **fixed, **options)
+    options |= {key: value for key, value in given.items() if key in entry.parameters()}
+    face = ("embed_dim", "num_heads", "seed")
+    made: CrossAttention = entry.make(embed_dim, num_heads, given=face, seed=seed, **options)
+    return made

@@ -5,23 +5,21 @@ Shapes: P patch tokens a frame, d width of a token, n tokens seen so far, m toke
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from csat_fusion.compressors.budget import Budget, Cosine, Ratio, parse_budget
+from csat_fusion.compressors.table import COMPRESSORS
 from csat_fusion.errors import CompressionError
 from csat_fusion.tokens import TokenSet
 
-__all__ = ["COMPRESSORS", "Compressor", "make_compressor", "nearest_name"]
+__all__ = ["Compressor", "make_compressor"]
 
 # Squares of larger values, summed over a wide token and times a weight, could leave float32.
 LARGEST_VALUE = 1e15
@@ -213,59 +211,12 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _listed(module: str, name: str) -> Callable[..., Compressor]:
-    """A factory that loads its module when called: the table itself costs nothing."""
-
-    def factory(*args: Any, **kwargs: Any) -> Compressor:
-        cls: type[Compressor] = getattr(import_module(module), name)
-        allowed = [p for p in inspect.signature(cls).parameters if p != "budget"]
-        for option in kwargs:
-            if option not in allowed and option != "budget":
-                raise CompressionError(
-                    f"{name} has no option {option!r}{nearest_name(option, allowed)}; it has {', '.join(allowed)}"
-                )
-        return cls(*args, **kwargs)
-
-    return factory
-
-
-COMPRESSORS: dict[str, Callable[..., Compressor]] = {
-    "ward": _listed("csat_fusion.compressors.ward", "WardCompressor"),
-    "ward-batched": _listed("csat_fusion.compressors.batched", "BatchedWardCompressor"),
-    "runs": _listed("csat_fusion.compressors.runs", "RunCompressor"),
-    "patch-runs": _listed("csat_fusion.compressors.patch_runs", "PatchRunCompressor"),
-    "evs": _listed("csat_fusion.compressors.evs", "EvsCompressor"),
-    "random": _listed("csat_fusion.compressors.random", "RandomCompressor"),
-    "uniform": _listed("csat_fusion.compressors.frames", "UniformCompressor"),
-    "segment-mean": _listed("csat_fusion.compressors.pooling", "SegmentMeanCompressor"),
-    "spatial-pool": _listed("csat_fusion.compressors.pooling", "SpatialPoolCompressor"),
-    "tome": _listed("csat_fusion.compressors.tome", "TomeCompressor"),
-    "floc": _listed("csat_fusion.compressors.floc", "FlocCompressor"),
-    "kmeans": _listed("csat_fusion.compressors.kmeans", "KMeansCompressor"),
-    "dycoke": _listed("csat_fusion.compressors.dycoke", "DycokeCompressor"),
-    "visionzip": _listed("csat_fusion.compressors.visionzip", "VisionZipCompressor"),
-    "dct": _listed("csat_fusion.compressors.transform", "DctCompressor"),
-    "haar": _listed("csat_fusion.compressors.transform", "HaarCompressor"),
-    "dfmr": _listed("csat_fusion.compressors.dfmr", "DfmrCompressor"),
-    "query": _listed("csat_fusion.compressors.query", "QueryCompressor"),
-    "compose": _listed("csat_fusion.compressors.compose", "ComposedCompressor"),
-    "identity": _listed("csat_fusion.compressors.frames", "IdentityCompressor"),
-}
-
-
 def make_compressor(name: str, budget: Budget | str, *, gap_seconds: float = 1.0, **options: Any) -> Compressor:
     """The compressor of that name in ``COMPRESSORS``, with ``options`` of its class.
 
     Raises:
         CompressionError: no compressor or option has that name, or a value is outside what is allowed.
     """
-    if name not in COMPRESSORS:
-        allowed = ", ".join(COMPRESSORS)
-        raise CompressionError(f"no compressor {name!r}{nearest_name(name, COMPRESSORS)}; there are {allowed}")
-    return COMPRESSORS[name](budget, gap_seconds=gap_seconds, **options)
-
-
-def nearest_name(name: str, names: Any) -> str:
-    """``" (did you mean 'ward'?)"``, or nothing where no name is near."""
-    near = difflib.get_close_matches(str(name), list(names), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    entry = COMPRESSORS.find(name)
+    made: Compressor = entry.make(budget, given=("budget",), gap_seconds=gap_seconds, **options)
+    return made

@@ -14,11 +14,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from csat_fusion.compressors.base import nearest_name
 from csat_fusion.compressors.budget import Budget
 from csat_fusion.compressors.offline import OfflineCompressor, Window
 from csat_fusion.compressors.similarity import directions, even_parts, even_share, nearest
 from csat_fusion.errors import CompressionError
+from csat_fusion.tables import nearest_name
 
 __all__ = ["VisionZipCompressor", "attention_received"]
 

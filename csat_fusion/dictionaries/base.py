@@ -9,16 +9,14 @@ Shapes: L length of the signal (T frames, or d features), K atoms, d channels th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from importlib import import_module
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from csat_fusion.compressors.base import compute_dtype, nearest_name
+from csat_fusion.compressors.base import compute_dtype
 from csat_fusion.errors import CompressionError
-from csat_fusion.options import check_options
 from csat_fusion.precision import without_autocast
+from csat_fusion.tables import Entry, Table
 
 __all__ = ["DICTIONARIES", "Dictionary", "make_dictionary"]
 
@@ -100,29 +98,21 @@ def check_basis(kind: str, length: int, atoms: int | None) -> int:
     return length if atoms is None else atoms
 
 
-def _listed(module: str, name: str) -> Callable[..., Dictionary]:
-    """A factory that loads its module when called: the table itself costs nothing."""
-
-    def factory(length: int, atoms: int | None = None, **options: Any) -> Dictionary:
-        cls: type[Dictionary] = getattr(import_module(module), name)
-        check_options(name, cls, options, given=("length", "atoms"))
-        return cls(length, atoms, **options)  # type: ignore[arg-type]  # every one of the table takes None
-
-    return factory
-
-
 _HOME = "csat_fusion.dictionaries"
 
-DICTIONARIES: dict[str, Callable[..., Dictionary]] = {
-    "identity": _listed(f"{_HOME}.fixed", "IdentityDictionary"),
-    "dct": _listed(f"{_HOME}.fixed", "DctDictionary"),
-    "haar": _listed(f"{_HOME}.wavelets", "HaarDictionary"),
-    "learnable-haar": _listed(f"{_HOME}.wavelets", "LearnableHaarDictionary"),
-    "steps": _listed(f"{_HOME}.fixed", "StepDictionary"),
-    "spectral": _listed(f"{_HOME}.spectral", "SpectralDictionary"),
-    "graph": _listed(f"{_HOME}.graph", "GraphWaveletDictionary"),
-    "learned": _listed(f"{_HOME}.learned", "LearnedDictionary"),
-}
+DICTIONARIES = Table(
+    "dictionary",
+    {
+        "identity": Entry(f"{_HOME}.fixed", "IdentityDictionary"),
+        "dct": Entry(f"{_HOME}.fixed", "DctDictionary"),
+        "haar": Entry(f"{_HOME}.wavelets", "HaarDictionary"),
+        "learnable-haar": Entry(f"{_HOME}.wavelets", "LearnableHaarDictionary"),
+        "steps": Entry(f"{_HOME}.fixed", "StepDictionary"),
+        "spectral": Entry(f"{_HOME}.spectral", "SpectralDictionary"),
+        "graph": Entry(f"{_HOME}.graph", "GraphWaveletDictionary"),
+        "learned": Entry(f"{_HOME}.learned", "LearnedDictionary"),
+    },
+)
 
 
 def make_dictionary(name: str, length: int, atoms: int | None = None, **options: Any) -> Dictionary:
@@ -131,8 +121,5 @@ def make_dictionary(name: str, length: int, atoms: int | None = None, **options:
     Raises:
         CompressionError: no dictionary or option has that name, or a value is outside what is allowed.
     """
-    if name not in DICTIONARIES:
-        raise CompressionError(
-            f"no dictionary {name!r}{nearest_name(name, DICTIONARIES)}; there are {', '.join(DICTIONARIES)}"
-        )
-    return DICTIONARIES[name](length, atoms, **options)
+    made: Dictionary = DICTIONARIES.find(name).make(length, atoms, given=("length", "atoms"), **options)
+    return made

@@ -11,16 +11,14 @@ Shapes: n columns (tokens or frames), m rows, d width, k columns of a block.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from importlib import import_module
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from csat_fusion.compressors.base import compute_dtype, nearest_name
+from csat_fusion.compressors.base import compute_dtype
 from csat_fusion.errors import CompressionError
-from csat_fusion.options import check_options
 from csat_fusion.precision import without_autocast
+from csat_fusion.tables import Entry, Table
 
 __all__ = ["MEASUREMENTS", "Measurement", "make_measurement"]
 
@@ -165,30 +163,19 @@ def add_rows(total: Tensor, index: Tensor, rows: Tensor) -> Tensor:
     return total.index_add_(0, index, rows)
 
 
-def _listed(module: str, name: str, *, needs_columns: bool) -> Callable[..., Measurement]:
-    """A factory that loads its module when called: the table itself costs nothing."""
-
-    def factory(rows: int, columns: int | None = None, *, seed: int = 0, **options: Any) -> Measurement:
-        cls: type[Measurement] = getattr(import_module(module), name)
-        make: Callable[..., Measurement] = getattr(cls, "make", cls)
-        check_options(name, make, options, given=("rows", "columns", "seed"))
-        if needs_columns and columns is None:
-            raise CompressionError(f"{name} needs columns, the number of tokens that it measures, got None")
-        return make(rows, columns, seed=seed, **options)
-
-    return factory
-
-
 _HOME = "csat_fusion.measurements"
 
-MEASUREMENTS: dict[str, Callable[..., Measurement]] = {
-    "gaussian": _listed(f"{_HOME}.random", "GaussianMeasurement", needs_columns=False),
-    "rademacher": _listed(f"{_HOME}.random", "RademacherMeasurement", needs_columns=False),
-    "hadamard": _listed(f"{_HOME}.hadamard", "HadamardMeasurement", needs_columns=True),
-    "sparse-sign": _listed(f"{_HOME}.random", "SparseSignMeasurement", needs_columns=False),
-    "learned": _listed(f"{_HOME}.learned", "LearnedMeasurement", needs_columns=True),
-    "merging": _listed(f"{_HOME}.merging", "MergingMeasurement", needs_columns=True),
-}
+MEASUREMENTS = Table(
+    "measurement",
+    {
+        "gaussian": Entry(f"{_HOME}.random", "GaussianMeasurement"),
+        "rademacher": Entry(f"{_HOME}.random", "RademacherMeasurement"),
+        "hadamard": Entry(f"{_HOME}.hadamard", "HadamardMeasurement"),
+        "sparse-sign": Entry(f"{_HOME}.random", "SparseSignMeasurement"),
+        "learned": Entry(f"{_HOME}.learned", "LearnedMeasurement"),
+        "merging": Entry(f"{_HOME}.merging", "MergingMeasurement.make"),
+    },
+)
 
 
 def make_measurement(name: str, rows: int, columns: int | None = None, *, seed: int = 0, **options: Any) -> Measurement:
@@ -197,8 +184,8 @@ def make_measurement(name: str, rows: int, columns: int | None = None, *, seed: 
     Raises:
         CompressionError: no measurement or option has that name, or a value is outside what is allowed.
     """
-    if name not in MEASUREMENTS:
-        raise CompressionError(
-            f"no measurement {name!r}{nearest_name(name, MEASUREMENTS)}; there are {', '.join(MEASUREMENTS)}"
-        )
-    return MEASUREMENTS[name](rows, columns, seed=seed, **options)
+    entry = MEASUREMENTS.find(name)
+    if columns is None and entry.parameters()["columns"].default is not None:
+        raise CompressionError(f"{entry.name} needs columns, the number of tokens that it measures, got None")
+    made: Measurement = entry.make(rows, columns, given=("rows", "columns", "seed"), seed=seed, **options)
+    return made

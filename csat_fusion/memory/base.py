@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from importlib import import_module
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from csat_fusion.compressors.base import LARGEST_VALUE, nearest_name
+from csat_fusion.compressors.base import LARGEST_VALUE
 from csat_fusion.errors import CompressionError
+from csat_fusion.tables import Entry, Table
 from csat_fusion.tokens import TokenSet
 
 __all__ = ["MEMORIES", "Memory", "make_memory"]
@@ -262,20 +261,13 @@ def _about(payload: bytes) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
-def _listed(module: str, name: str) -> Callable[..., Memory]:
-    """A factory that loads its module when called: the table itself costs nothing."""
-
-    def factory(*args: Any, **kwargs: Any) -> Memory:
-        cls: type[Memory] = getattr(import_module(module), name)
-        return cls(*args, **kwargs)
-
-    return factory
-
-
-MEMORIES: dict[str, Callable[..., Memory]] = {
-    "sketch": _listed("csat_fusion.memory.sketch", "SketchMemory"),
-    "adaptive": _listed("csat_fusion.memory.adaptive", "AdaptiveMemory"),
-}
+MEMORIES = Table(
+    "memory",
+    {
+        "sketch": Entry("csat_fusion.memory.sketch", "SketchMemory"),
+        "adaptive": Entry("csat_fusion.memory.adaptive", "AdaptiveMemory"),
+    },
+)
 
 
 def make_memory(name: str, size: int, **options: Any) -> Memory:
@@ -284,6 +276,5 @@ def make_memory(name: str, size: int, **options: Any) -> Memory:
     Raises:
         CompressionError: no memory has that name, or a value is outside what is allowed.
     """
-    if name not in MEMORIES:
-        raise CompressionError(f"no memory {name!r}{nearest_name(name, MEMORIES)}; there are {', '.join(MEMORIES)}")
-    return MEMORIES[name](size, **options)
+    made: Memory = MEMORIES.find(name).make(size, given=("rows", "budget"), **options)
+    return made

@@ -9,17 +9,14 @@ dimensions are batch dimensions and broadcast.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from csat_fusion.compressors.base import nearest_name
 from csat_fusion.errors import CompressionError
+from csat_fusion.tables import Entry, Table
 
 __all__ = ["RECOVERIES", "Recovered", "recover"]
 
@@ -105,33 +102,18 @@ def fraction(name: str, value: Any) -> float:
     return float(value)
 
 
-def _listed(module: str, name: str) -> Callable[..., Recovered]:
-    """A recovery that loads its module when called: the table itself costs nothing."""
+_HOME = "csat_fusion.recovery"
 
-    def run(y: Tensor, operator: Tensor, **options: Any) -> Recovered:
-        function: Callable[..., Recovered] = getattr(import_module(module), name)
-        parameters = inspect.signature(function).parameters
-        allowed = [p for p in parameters if p not in ("y", "operator")]
-        for option in options:
-            if option not in allowed:
-                raise CompressionError(
-                    f"{name} has no option {option!r}{nearest_name(option, allowed)}; it has {', '.join(allowed)}"
-                )
-        for option in allowed:
-            if option not in options and parameters[option].default is inspect.Parameter.empty:
-                raise CompressionError(f"{name} needs the option {option!r}")
-        return function(y, operator, **options)
-
-    return run
-
-
-RECOVERIES: dict[str, Callable[..., Recovered]] = {
-    "ista": _listed("csat_fusion.recovery.proximal", "ista"),
-    "fista": _listed("csat_fusion.recovery.proximal", "fista"),
-    "group-ista": _listed("csat_fusion.recovery.proximal", "group_ista"),
-    "omp": _listed("csat_fusion.recovery.pursuit", "omp"),
-    "somp": _listed("csat_fusion.recovery.pursuit", "simultaneous_omp"),
-}
+RECOVERIES = Table(
+    "recovery",
+    {
+        "ista": Entry(f"{_HOME}.proximal", "ista"),
+        "fista": Entry(f"{_HOME}.proximal", "fista"),
+        "group-ista": Entry(f"{_HOME}.proximal", "group_ista"),
+        "omp": Entry(f"{_HOME}.pursuit", "omp"),
+        "somp": Entry(f"{_HOME}.pursuit", "simultaneous_omp"),
+    },
+)
 
 
 def recover(name: str, y: Tensor, operator: Tensor, **options: Any) -> Recovered:
@@ -141,8 +123,5 @@ def recover(name: str, y: Tensor, operator: Tensor, **options: Any) -> Recovered
         CompressionError: no method or option has that name, one that it needs is missing, or a value is outside what
             is allowed.
     """
-    if name not in RECOVERIES:
-        raise CompressionError(
-            f"no recovery {name!r}{nearest_name(name, RECOVERIES)}; there are {', '.join(RECOVERIES)}"
-        )
-    return RECOVERIES[name](y, operator, **options)
+    found: Recovered = RECOVERIES.find(name).make(y, operator, given=("y", "operator"), **options)
+    return found

@@ -5,7 +5,6 @@ Shapes: T frames, P patches a frame, d width, m kept tokens, n = T * P.
 
 from __future__ import annotations
 
-import inspect
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,8 @@ from torch import Tensor
 
 from benching.tables import Report
 from benching.tokens import Stream
-from csat_fusion.compressors.base import COMPRESSORS, Compressor, make_compressor
+from csat_fusion.compressors.base import Compressor, make_compressor
+from csat_fusion.compressors.table import COMPRESSORS
 from csat_fusion.errors import CompressionError
 from csat_fusion.tokens import TokenSet
 
@@ -55,13 +55,7 @@ class Method:
 
 def _parameters(name: str) -> set[str]:
     """Options of the class behind a name of the table; the factory's own signature does not tell them."""
-    factory = COMPRESSORS[name]
-    closure = inspect.getclosurevars(factory).nonlocals
-    if {"module", "name"} <= closure.keys():
-        from importlib import import_module
-
-        return set(inspect.signature(getattr(import_module(closure["module"]), closure["name"])).parameters)
-    return set(inspect.signature(factory).parameters)
+    return set(COMPRESSORS.find(name).parameters())
 
 
 def all_methods(only: list[str] | None = None) -> list[Method]:

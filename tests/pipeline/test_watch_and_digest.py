@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from csat_fusion.compressors.table import COMPRESSORS
 from pipeline.digest import Digest, DigestOptions, TokenOptions
-from pipeline.errors import MediaDamaged
+from pipeline.errors import MediaDamaged, OptionError
 from pipeline.fuse import VectorOptions
 from pipeline.gate import GateOptions
 from pipeline.media import Block, PartResult, Span, WatchSummary
@@ -206,6 +207,39 @@ def test_token_sets_and_thumbnails_are_kept_when_asked_for(film: str) -> None:
         assert len(tokens.tokens) == segment.tokens.count <= 6
         # Each sampled frame gives 4 patches; merging keeps their number as weight.
         assert float(tokens.weight.sum()) == pytest.approx(4 * segment.vectors.weight.sum())
+
+
+@pytest.mark.parametrize("name", [name for name in COMPRESSORS if name != "query"])
+def test_any_compressor_serves_by_its_name(film: str, name: str) -> None:
+    from csat_fusion import TokenSet
+
+    fakes.script(film, [0] * 4 + [180] * 4)
+    blocks, summary = look(task(film))
+    options = TokenOptions(keep=True, compressor=name, budget=None if name == "identity" else "1/2")
+    kept = digest(blocks, summary, 4, DigestOptions(tokens=options, thumbnail_pixels=0))
+    assert len(kept.segments) == 2
+    for segment in kept.segments:
+        assert segment.tokens is not None
+        assert segment.tokens.compressor == name
+        tokens = TokenSet.from_bytes(segment.tokens.payload)
+        assert float(tokens.weight.sum()) == pytest.approx(4 * segment.vectors.weight.sum())
+        assert tokens.span == (segment.span.start_seconds, segment.span.end_seconds)
+    assert TokenOptions().compressor == "ward"
+
+
+def test_token_options_that_cannot_be_are_named() -> None:
+    for change, message in (
+        (
+            {"compressor": "word"},
+            r"tokens\.compressor: no compressor 'word' \(did you mean 'ward'\?\)",
+        ),
+        ({"compressor": "query"}, "which keeps what a question asks for"),
+        ({"budget": 0}, r"tokens\.budget: the budget must be a whole number of tokens, at least 1, got 0"),
+        ({"budget": "0/4"}, r"tokens\.budget: the ratio of a budget must be above 0"),
+        ({"gap_seconds": 0.0}, r"tokens\.gap_seconds is 0\.0; allowed: more than 0"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            TokenOptions(**change)  # type: ignore[arg-type]
 
 
 def test_real_clip_keeps_what_it_stands_for(media: Path) -> None:

@@ -26,7 +26,8 @@ from benching.tables import Report, deviation, mean, spread
 from benching.tokens import Moment, Stream, clip_streams, cropped_and_brightened, stream_of, windows
 from torch import Tensor
 
-from csat_fusion.compressors.base import COMPRESSORS, make_compressor
+from csat_fusion.compressors.base import make_compressor
+from csat_fusion.compressors.table import COMPRESSORS
 
 
 class Here:
