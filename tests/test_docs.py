@@ -49,3 +49,18 @@ def test_pages_that_are_named_exist() -> None:
 
 def test_no_figure_is_left_open() -> None:
     assert "MEASURED_" not in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_library_readme_runs_and_lists_every_name() -> None:
+    import csat_fusion
+
+    text = (ROOT / "csat_fusion" / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    exec(compile(found[1], "README.md", "exec"), {})
+    tables = ("COMPRESSORS", "ATTENTIONS", "MEASUREMENTS", "DICTIONARIES", "RECOVERIES", "MEMORIES")
+    for table in tables:
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{table}`"))
+        listed = re.findall(r"`([\w-]+)`", row.split("|")[2])
+        named = list(getattr(csat_fusion, table))
+        assert [name for name in listed if name in named] == named, table
