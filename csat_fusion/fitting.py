@@ -2,16 +2,18 @@
 
 The teacher is exact softmax attention over the tokens of one's own videos, the student the compressed one, and the
 loss the squared error of the student's context relative to that of the window's mean token. Queries are tokens of the
-same window, with noise. What is learnt depends on the reading (:mod:`csat_fusion.attention.csat`): ``published`` a
-matrix for keys and one for values over the n tokens of a window, as in Linformer (Wang et al., 2020, arXiv
-2006.04768); ``feature`` a matrix over the features of a head; ``merged`` none, as its measurement is made from each
-window anew. All learn LISTA (Gregor and LeCun, 2010) as denoiser of the context, where asked for.
+same window less the centre of all tokens, with noise. What is learnt depends on the reading
+(:mod:`csat_fusion.attention.csat`): ``published`` a matrix for keys and one for values over the n tokens of a window,
+as in Linformer (Wang et al., 2020, arXiv 2006.04768); ``feature`` a matrix over the features of a head; ``merged``
+none, as its measurement is made from each window anew. All learn LISTA (Gregor and LeCun, 2010) as denoiser of the
+context, where asked for.
 
 Shapes: B windows, n tokens of a window, d width, m rows, H heads, dh = d / H, q queries.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -94,6 +96,8 @@ class Fitted(nn.Module):
         super().__init__()
         self.config = config
         self.error_before, self.error_after, self.step = error_before, error_after, step
+        self.centre: Tensor
+        self.register_buffer("centre", torch.zeros(config.width))  # of the tokens: a signed measurement of it is noise
         head = config.width // config.heads
         over = head if config.reading == "feature" else config.tokens
 
@@ -110,8 +114,9 @@ class Fitted(nn.Module):
             self.denoiser = ContextDecoder(head, measurement=measured, steps=config.lista_steps, threshold=1e-4)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, assignment: Tensor | None = None) -> Tensor:
-        """Compressed attention ``[B, q, d]`` of ``query [B, q, d]`` to ``key, value [B, n, d]``.
+        """Compressed attention ``[B, q, d]`` of ``query [B, q, d]`` to ``key, value [B, n, d]``, tokens as they come.
 
+        The centre of the tokens that it was fitted to is taken away from all three, and given back to the context.
         ``assignment [B, n]``: where the merged reading puts each token; made from the keys where None.
         """
         config = self.config
@@ -119,6 +124,8 @@ class Fitted(nn.Module):
             raise CompressionError(
                 f"this fit is for windows of {config.tokens} tokens of width {config.width}, got {list(key.shape[-2:])}"
             )
+        centre = self.centre.to(key.dtype)
+        query, key, value = query - centre, key - centre, value - centre
         phi: Measurement | tuple[Measurement, Measurement] | None = self.key_measurement
         if config.reading == "merged":
             if assignment is None:
@@ -126,7 +133,7 @@ class Fitted(nn.Module):
             phi = MergingMeasurement(assignment, rows=config.rows)
         elif self.key_measurement is not None and self.value_measurement is not None:
             phi = (self.key_measurement, self.value_measurement)
-        return csat_attention(
+        context = csat_attention(
             query,
             key,
             value,
@@ -136,9 +143,13 @@ class Fitted(nn.Module):
             scale=config.scale,
             denoiser=self.denoiser,
         )
+        return context + centre
 
     def cross_attention(self, embed_dim: int, num_heads: int, **options: Any) -> CSATCrossAttention:
-        """A fresh :class:`CSATCrossAttention` with what was learnt; its projections are still to be trained.
+        """A fresh :class:`CSATCrossAttention` with copies of what was learnt, to be trained on from there.
+
+        Its projections are random, and what comes out of them has another centre and another scale of scores: this is
+        a start. For attention over tokens as they are, call the fit itself.
 
         Raises:
             CompressionError: its heads are of another width than those of the fit, and the denoiser or the measurement
@@ -155,12 +166,12 @@ class Fitted(nn.Module):
             num_heads,
             budget=config.rows,
             reading=config.reading,  # type: ignore[arg-type]
-            measurement=self.key_measurement,
-            denoiser=self.denoiser,
+            measurement=copy.deepcopy(self.key_measurement),
+            denoiser=copy.deepcopy(self.denoiser),
             **options,
         )
         if self.value_measurement is not None:
-            made.value_measurement = self.value_measurement
+            made.value_measurement = copy.deepcopy(self.value_measurement)
         return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -248,7 +259,7 @@ def fit(
         scale: of the scores; ``None``: such that exact queries attend to about 64 tokens, or an eighth of fewer.
         steps, batch, queries: optimiser steps (Adam, the rate falling along a cosine), windows and queries a step.
         learning_rate: ``None``: 0.01, or 0.03 for averaging rows, whose parameters are logarithms.
-        noise: of a query, in standard deviations of the tokens.
+        noise: of a query, in standard deviations of each feature of the window's tokens.
         hold_out: the share of windows that is not learnt from, at least one.
         progress: called with the step, the loss and the error of the held-out windows (NaN between two looks); where
             it gives True, fitting stops there and gives the best so far.
@@ -269,21 +280,20 @@ def fit(
     order = torch.randperm(len(stack), generator=generator)
     apart = min(len(stack) - 1, max(1, round(hold_out * len(stack))))
     held, learnt = stack[order[:apart]], stack[order[apart:]]
-    centre = learnt.mean(dim=(0, 1))
-    held, learnt = held - centre, learnt - centre  # shifts every score of a query alike, and the context by itself
     config = FitConfig(
         reading, rows, stack.shape[1], stack.shape[2], heads, 1.0, averaging, denoiser, lista_steps, seed
     )
     if scale is None:
-        scale = _scale_for(learnt, config, generator, noise)
+        scale = _scale_for(learnt - learnt.mean(dim=(0, 1)), config, generator, noise)
     config = replace(config, scale=float(scale))
     student = Fitted(config).to(stack.device, stack.dtype)
+    student.centre.copy_(learnt.mean(dim=(0, 1)))
     assigned = [ward_assignment(part, rows) if reading == "merged" else None for part in (learnt, held)]
     asked = _queries(held, queries, noise, generator)
     best = before = _error(student, asked, held, assigned[1])
     state = {name: value.clone() for name, value in student.state_dict().items()}
     taken = 0
-    if any(True for _ in student.parameters()):
+    with torch.enable_grad(), torch.autocast(stack.device.type, enabled=False):
         optimiser = torch.optim.Adam(student.parameters(), lr=learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         every = max(1, steps // 20)
@@ -314,7 +324,8 @@ def _loss(student: Fitted, query: Tensor, window: Tensor, assignment: Tensor | N
     """Squared error of the contexts, each relative to that of its window's mean token: ``[]``."""
     config = student.config
     with torch.no_grad():
-        exact = csat_attention(query, window, window, None, heads=config.heads, scale=config.scale)
+        centred = query - student.centre  # a query is what it differs by; of keys it would not matter
+        exact = csat_attention(centred, window, window, None, heads=config.heads, scale=config.scale)
         worst = (exact - window.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
     found = student(query, window, window, assignment)
     error: Tensor = (found - exact).square().sum(dim=(1, 2))
@@ -333,7 +344,7 @@ def _queries(window: Tensor, count: int, noise: float, generator: torch.Generato
     chosen = torch.randint(n, (batch, count), generator=generator).to(window.device)
     query = window.gather(1, chosen[..., None].expand(-1, -1, width))
     shake = torch.randn(query.shape, generator=generator).to(window)
-    return query + noise * window.std(dim=(1, 2), keepdim=True) * shake
+    return query + noise * window.std(dim=1, keepdim=True) * shake
 
 
 def _scale_for(window: Tensor, config: FitConfig, generator: torch.Generator, noise: float) -> float:

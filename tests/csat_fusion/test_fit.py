@@ -112,15 +112,41 @@ def test_what_was_learnt_goes_into_a_cross_attention(reading: str) -> None:
     windows = make_windows()
     fitted = fit(windows, **options(reading))
     attention = fitted.cross_attention(32, 4)  # other widths, heads as wide
-    assert attention.denoiser is fitted.denoiser
+    assert attention.denoiser is not fitted.denoiser  # a copy: training it leaves the fit alone
     tokens = torch.randn(2, 48, 32)
     out, _ = attention(tokens[:, :3], tokens, tokens)
     assert out.shape == (2, 3, 32)
     if reading == "published":
-        assert attention.measurement is fitted.key_measurement
-        assert attention.value_measurement is fitted.value_measurement
+        for mine, its in (
+            (attention.measurement, fitted.key_measurement),
+            (attention.value_measurement, fitted.value_measurement),
+        ):
+            assert mine is not its
+            assert mine is not None
+            assert its is not None
+            assert torch.equal(mine.matrix(), its.matrix())
     with pytest.raises(CompressionError, match="heads of width 8"):
         fitted.cross_attention(32, 2)
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_a_mean_that_all_tokens_share_changes_nothing(reading: str) -> None:
+    """What is reported is what one gets: the centre that was learnt with goes along, into the file too."""
+    windows = [window.double() for window in make_windows()]
+    away = 5 * torch.randn(16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    plain = fit(windows, **options(reading))
+    moved = fit([window + away for window in windows], **options(reading))
+    assert moved.error_after == pytest.approx(plain.error_after, rel=1e-6)
+    tokens = torch.stack(windows[:3])
+    there = tokens + away
+    torch.testing.assert_close(
+        moved(there[:, :5], there, there), plain(tokens[:, :5], tokens, tokens) + away, rtol=1e-6, atol=1e-6
+    )
+
+
+def test_a_caller_who_wants_no_gradients_gets_a_fit() -> None:
+    with torch.no_grad():
+        assert fit(make_windows(), **options("published")).step > 0
 
 
 def test_progress_may_stop_it() -> None:
