@@ -70,12 +70,12 @@ def problem(y: Tensor, operator: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...
 
 
 def size_of(y: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """The power of two next above the largest value of ``y`` over ``dims``; 1 where all are zero.
+    """The power of two at or next below the largest value of ``y`` over ``dims``; 1 where all are zero.
 
     Divided by it, squares neither overflow nor vanish; and that a power of two divides changes no digit.
     """
     peak = y.detach().abs().amax(dim=dims, keepdim=True)
-    return torch.where(peak > 0, torch.ldexp(torch.ones_like(peak), torch.frexp(peak).exponent), 1.0)
+    return torch.where(peak > 0, torch.ldexp(torch.ones_like(peak), torch.frexp(peak).exponent - 1), 1.0)
 
 
 def broadcast(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from csat_fusion.errors import CompressionError
-from csat_fusion.recovery.base import problem, whole_number
+from csat_fusion.recovery.base import problem, size_of, whole_number
 from csat_fusion.recovery.proximal import lipschitz, soft_threshold
 
 __all__ = ["LISTA"]
@@ -50,10 +50,15 @@ class LISTA(nn.Module):
             raise CompressionError(f"threshold must be finite and at least 0, got {threshold!r}")
         operator = operator.detach()
         atoms = operator.shape[1]
+        # The squares of A need not fit its type: they are of A over a power of two, which is put back in float64.
+        measure = size_of(operator, (-2, -1))
+        operator = operator / measure
         scale = lipschitz(operator)
         encoder = operator.mT / scale
         recurrence = torch.eye(atoms, dtype=operator.dtype, device=operator.device) - encoder @ operator
-        level = (threshold / scale).reshape(1).expand(atoms)
+        encoder = (encoder.double() / measure).to(operator.dtype)
+        level = (threshold / scale.double() / measure / measure).clamp_max(torch.finfo(operator.dtype).max)
+        level = level.to(operator.dtype).reshape(1).expand(atoms)
         self.steps = steps
         self.shared = shared
         self.encoder = nn.Parameter(encoder.repeat(1 if shared else steps, 1, 1))

@@ -165,11 +165,14 @@ def _descend(
     shrink = group_soft_threshold if joint else soft_threshold
     problems = (-2, -1) if joint else (-2,)  # the dimensions of a code that make one problem
     with torch.autocast(y.device.type, enabled=False):  # products in half precision would not converge
-        size = size_of(y, problems)
-        target = y / size
+        # In powers of two, so exactly: what is solved is y / size = (A / measure) (z measure / size). The factors may
+        # leave float32 where what they multiply does not.
+        size, measure = size_of(y, problems), size_of(operator, (-2, -1))
+        target, operator = y / size, operator / measure
+        level = (level.double() / size / measure).clamp_max(torch.finfo(y.dtype).max ** 0.5).to(y.dtype)
         scale = lipschitz(operator)
         forward = operator / scale
-        level = level / size / scale
+        level = level / scale
         code = y.new_zeros(*batch, operator.shape[-1], y.shape[-1])
         ahead = code
         active = torch.ones_like(code[..., :1, :1] if joint else code[..., :1, :], dtype=torch.bool)
@@ -203,7 +206,7 @@ def _descend(
             ):
                 break
         residual = torch.linalg.vector_norm(target - operator @ code, dim=-2) * size[..., 0, :]
-        code = code * size
+        code = (code.double() / measure * size).to(y.dtype)
     shape = (*batch, y.shape[-1])
     return Recovered(
         code=code.to(dtype),

@@ -35,6 +35,18 @@ def test_untrained_it_is_ista(shared: bool, steps: int, threshold: float) -> Non
         assert want.abs().max() > 0.1
 
 
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("size", [1e-25, 1e-20, 1e19, 1e25])
+def test_untrained_it_is_ista_for_an_operator_of_any_size(shared: bool, size: float) -> None:
+    operator, _, y = problems(5, seed=0)
+    for threshold in (0.0, 0.05 * size, 1e30):
+        model = LISTA(operator * size, steps=8, threshold=threshold, shared=shared)
+        assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+        want = ista(y, operator * size, threshold, steps=8, tolerance=0).code
+        torch.testing.assert_close(model(y) * size, want * size, rtol=0, atol=3e-6)
+        assert bool(want.any()) == (threshold < 1e30)
+
+
 def test_training_beats_ista_at_equal_steps() -> None:
     operator, code, y = problems(512, seed=1)
     _, unseen, measured = problems(512, seed=2)

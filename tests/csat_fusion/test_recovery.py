@@ -305,6 +305,34 @@ def test_soft_threshold_and_step_size() -> None:
         assert lipschitz(matrix) >= want
 
 
+@pytest.mark.parametrize("method", [ista, fista, group_ista])
+@pytest.mark.parametrize(
+    ("power", "of_y"), [(-110, 0), (-83, 0), (-66, -40), (-66, 60), (63, 0), (63, 60), (90, -20), (110, 0)]
+)
+def test_the_size_of_the_operator_and_of_y_changes_no_digit(
+    method: Callable[..., Recovered], power: int, of_y: int
+) -> None:
+    """The squares of the operator leave float32 both ways."""
+    y, operator, _ = (part.float() for part in make(noise=0.05))
+    size, target = 2.0**power, 2.0**of_y
+    plain = method(y, operator, 0.125, steps=200, tolerance=1e-4)
+    got = method(y * target, operator * size, 0.125 * target * size, steps=200, tolerance=1e-4)
+    assert torch.equal(got.code, plain.code * (target / size))
+    assert torch.equal(got.residual, plain.residual * target)
+    assert torch.equal(got.iterations, plain.iterations)
+    assert torch.equal(got.converged, plain.converged)
+    assert (plain.code != 0).any()
+
+
+def test_a_tiny_operator_is_fitted_and_a_threshold_above_all_gives_zero() -> None:
+    y, operator, _ = (part.float() for part in make())
+    for size in (1e-20, 1e-25, 1e19, 1e30):
+        for method in (ista, fista, group_ista):
+            got = method(y, operator * size, 0.0, steps=2000, tolerance=1e-4)
+            assert (got.residual < 0.05 * y.norm(dim=0)).all()
+            assert not method(y, operator * size, 1e38).code.any()
+
+
 Y, A, _ = make(m=6, atoms=8)
 BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "no tensor": (lambda: ista(np.zeros((6, 2)), A, 0.1), "y must be floating point .*got ndarray"),
