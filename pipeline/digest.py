@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from csat_fusion.compressors.budget import parse_budget
-from csat_fusion.compressors.table import COMPRESSORS
+from csat_fusion.compressors.budget import Cosine, parse_budget
+from csat_fusion.compressors.table import COMPRESSORS, NO_FIDELITY
 from csat_fusion.errors import CompressionError
 from pipeline.errors import EncodingFailed, OptionError
 from pipeline.fuse import VectorOptions, fuse_vectors
@@ -49,9 +49,13 @@ class TokenOptions:
         if self.compressor == "query":
             raise OptionError("tokens.compressor is 'query', which keeps what a question asks for; ingest knows none")
         try:
-            parse_budget(self.budget)
+            budget = parse_budget(self.budget)
         except CompressionError as error:
             raise OptionError(f"tokens.budget: {error}") from error
+        if isinstance(budget, Cosine) and self.compressor in NO_FIDELITY:
+            raise OptionError(f"tokens.budget: {self.compressor} cannot keep to a fidelity ({self.budget})")
+        if budget is None and self.compressor != "identity":
+            raise OptionError(f"tokens.budget is null, no limit; only identity takes that, not {self.compressor}")
         if not self.gap_seconds > 0:
             raise OptionError(f"tokens.gap_seconds is {self.gap_seconds}; allowed: more than 0")
 

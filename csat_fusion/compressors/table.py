@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from csat_fusion.tables import Entry, Table
 
-__all__ = ["COMPRESSORS"]
+__all__ = ["COMPRESSORS", "NO_FIDELITY"]
 
 _HOME = "csat_fusion.compressors"
 _NUMPY = ("numpy", "'ward-batched'")  # their tables on the host are too many small steps for torch
@@ -34,3 +34,6 @@ COMPRESSORS = Table(
         "identity": Entry(f"{_HOME}.frames", "IdentityCompressor"),
     },
 )
+
+#: those whose budget cannot be a fidelity, as their class says too (``by_cosine``)
+NO_FIDELITY = frozenset({"ward-batched", "runs", "patch-runs", "uniform", "compose"})

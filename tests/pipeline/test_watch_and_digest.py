@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csat_fusion.compressors.table import COMPRESSORS
+from csat_fusion.compressors.table import COMPRESSORS, NO_FIDELITY
 from pipeline.digest import Digest, DigestOptions, TokenOptions
 from pipeline.errors import MediaDamaged, OptionError
 from pipeline.fuse import VectorOptions
@@ -236,10 +236,14 @@ def test_token_options_that_cannot_be_are_named() -> None:
         ({"compressor": "query"}, "which keeps what a question asks for"),
         ({"budget": 0}, r"tokens\.budget: the budget must be a whole number of tokens, at least 1, got 0"),
         ({"budget": "0/4"}, r"tokens\.budget: the ratio of a budget must be above 0"),
+        ({"budget": None}, "null, no limit; only identity takes that, not ward"),
+        ({"budget": "cosine 0.9", "compressor": "runs"}, "runs cannot keep to a fidelity"),
         ({"gap_seconds": 0.0}, r"tokens\.gap_seconds is 0\.0; allowed: more than 0"),
     ):
         with pytest.raises(OptionError, match=message):
             TokenOptions(**change)  # type: ignore[arg-type]
+    refused = {name for name, entry in COMPRESSORS.items() if not entry.load().by_cosine}
+    assert refused == NO_FIDELITY
 
 
 def test_real_clip_keeps_what_it_stands_for(media: Path) -> None:
