@@ -20,8 +20,8 @@ __all__ = ["WardTable"]
 _ROUNDING_SECONDS = 1e-9
 # An angle from float64 distances is known to about this; so a fidelity of 1 lets equal tokens merge.
 _ROUNDING_RADIANS = 1e-6
-# Costs stay far enough within float32 that a sum of some is finite too.
-_LARGEST_COST = 1e36
+# Costs stay far enough within their type that a sum of some is finite too.
+_LARGEST_COST = {np.float32: 1e36, np.float64: 1e300}
 # Each column and what a free slot holds; a free slot is infinitely far from everything in time.
 _COLUMNS: dict[str, tuple[str, float]] = {
     "weight": ("f8", 0),
@@ -94,6 +94,7 @@ class WardTable:
         self.columns = columns
         self.count = 0
         self.latest = -math.inf  # start of any slot in use
+        self.largest = _LARGEST_COST[dtype]
         self.large = False  # whether costs may come near the end of their type
         for name, (kind, empty) in _COLUMNS.items():
             setattr(self, name, np.full(slots, empty, dtype=kind))
@@ -131,9 +132,9 @@ class WardTable:
         mass = self.mass[rows, None]
         with np.errstate(over="ignore"):  # what leaves the type is brought back below
             cost = square * (mass * (self.mass / np.maximum(mass + self.mass, np.finfo(self.mass.dtype).tiny)))
-        if self.large or float(cost.max()) > 1e-4 * _LARGEST_COST:
+        if self.large or float(cost.max()) > 1e-4 * self.largest:
             self.large = True
-            np.minimum(cost, _LARGEST_COST, out=cost)
+            np.minimum(cost, self.largest, out=cost)
         self.cost[rows] = cost
         self.cost[:, rows] = cost.T
         cost[self._blocked(rows[:, None], cost)] = np.inf
@@ -215,7 +216,7 @@ class WardTable:
         row -= part
         np.maximum(row, 0, out=row)
         if self.large:
-            np.minimum(row, _LARGEST_COST, out=row)
+            np.minimum(row, self.largest, out=row)
         cost[keep] = row
         cost[:, keep] = row
         weight[keep] = self.mass[keep] = total

@@ -296,6 +296,19 @@ def test_a_fidelity_holds_for_every_member(frames: list[Frame], least: float, ga
     np.testing.assert_allclose(table.norm[order], compressor.result().tokens.norm(dim=1), atol=1e-9)
 
 
+@pytest.mark.parametrize("weight", [1e7, 1e30])
+def test_a_fidelity_holds_where_costs_leave_float32(weight: float) -> None:
+    generator = torch.Generator().manual_seed(13)
+    compressor = WardCompressor(Cosine(0.95), gap_seconds=math.inf, keep_assignment=True)
+    base = torch.randn(4, 64, generator=generator)
+    frames = [1e14 * (base + 0.2 * torch.randn(4, 64, generator=generator)) for _ in range(12)]
+    for t, frame in enumerate(frames):
+        compressor.update(frame, t, t + 1, weight)
+    kept = compressor.result().tokens.double()[compressor.assignment()]
+    cosine = torch.cosine_similarity(torch.cat(frames).double(), kept, dim=1)
+    assert float(cosine.min()) >= 0.95 - 1e-6
+
+
 def test_a_fidelity_merges_what_is_alike_and_nothing_else() -> None:
     generator = torch.Generator().manual_seed(7)
     scenes = torch.randn(3, 4, 64, generator=generator)
