@@ -260,13 +260,15 @@ def fit(
         steps, batch, queries: optimiser steps (Adam, the rate falling along a cosine), windows and queries a step.
         learning_rate: ``None``: 0.01, or 0.03 for averaging rows, whose parameters are logarithms.
         noise: of a query, in standard deviations of each feature of the window's tokens.
-        hold_out: the share of windows that is not learnt from, at least one.
+        hold_out: the share of windows, the last ones, that is not learnt from; at least one. In order of time, so that
+            no neighbour of theirs is learnt from, or, with several videos, so that the last video is new.
         progress: called with the step, the loss and the error of the held-out windows (NaN between two looks); where
             it gives True, fitting stops there and gives the best so far.
 
     Returns:
         The state with the least error on held-out windows: at worst the untrained one. ``error_before`` and
-        ``error_after`` say what was gained; 1.0 is the error of replacing a window by its mean token.
+        ``error_after`` say what was gained; 1.0 is the error of replacing a window by its mean token. What is best is
+        chosen by the same windows, so ``error_after`` is a validation error, a little on the bright side.
 
     Raises:
         CompressionError: windows are too few, differ in shape, type or device, or are not finite; a value is outside
@@ -277,9 +279,8 @@ def fit(
         learning_rate = 0.03 if averaging else 0.01
     _check_numbers(steps, batch, queries, noise, learning_rate, hold_out, scale)
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(stack), generator=generator)
     apart = min(len(stack) - 1, max(1, round(hold_out * len(stack))))
-    held, learnt = stack[order[:apart]], stack[order[apart:]]
+    learnt, held = stack[:-apart], stack[-apart:]
     config = FitConfig(
         reading, rows, stack.shape[1], stack.shape[2], heads, 1.0, averaging, denoiser, lista_steps, seed
     )

@@ -1,10 +1,12 @@
 """Fit CSAT to your own videos, without labels: learn a measurement and a sparse decoder from their tokens.
 
-Exact attention over the tokens of the videos is the teacher, compressed attention the student. The report is on windows
-that were held out; 1.00 is the error of replacing a window by its mean token. The checkpoint is one safetensors file:
+Exact attention over the tokens of the videos is the teacher, compressed attention the student. The report is on the
+last fifth of the windows, which are not learnt from but by which the best state is chosen (a validation error); 1.00 is
+the error of replacing a window by its mean token. The checkpoint is one safetensors file:
 
     from csat_fusion import load_fitted
-    attention = load_fitted("fit.safetensors").cross_attention(embed_dim=768, num_heads=12)
+    attend = load_fitted("fit.safetensors")          # attend(query, key, value) over tokens as they come
+    layer = attend.cross_attention(embed_dim=768, num_heads=12)  # a layer that starts from it, to be trained on
 
 Examples:
 
@@ -90,6 +92,14 @@ def main(arguments: list[str] | None = None) -> int:
         out = Path(options.out)
         if not out.parent.is_dir():
             raise CompressionError(f"--out {out}: there is no folder {out.parent}")
+        for name, value in (("steps", options.steps), ("lista-steps", options.lista_steps), ("heads", options.heads)):
+            if value < 1:
+                raise CompressionError(f"--{name} must be at least 1, got {value}")
+        if not options.fps > 0 or not options.window > 0 or options.most_windows < 2:
+            raise CompressionError("--fps and --window must be above 0, --most-windows at least 2")
+        missing = [video for video in options.videos if "://" not in video and not Path(video).is_file()]
+        if missing:
+            raise CompressionError(f"there is no file {missing[0]}")
         budget = parse_budget(options.rows)
         if not isinstance(budget, int | Ratio):
             raise CompressionError(f"--rows must be a number or a share, got {options.rows!r}")
@@ -131,7 +141,7 @@ def run(options: argparse.Namespace, windows: list[object], budget: object) -> i
         nonlocal best
         if error < best:
             best = error
-            bar.set_postfix(held_out=f"{best:.3f}")
+            bar.set_postfix(validation=f"{best:.3f}")
         bar.update()
         return stopped
 
@@ -166,7 +176,7 @@ def run(options: argparse.Namespace, windows: list[object], budget: object) -> i
         kind = "measurement"
     print(f"{options.reading}: {rows} of {over}, {options.heads} heads, {len(windows)} windows, {held} held out")
     print()
-    print("| held-out error of the context | |")
+    print("| validation error of the context | |")
     print("|---|---|")
     print("| the window's mean token | 1.000 |")
     print(f"| untrained | {fitted.error_before:.3f} |")

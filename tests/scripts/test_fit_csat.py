@@ -45,6 +45,8 @@ def test_what_cannot_be_is_said_in_a_line(film: str, tmp_path: Path, capsys: pyt
         (["--rows", "cosine 0.9", "--out", out], "--rows must be a number or a share"),
         (["--rows", "many", "--out", out], "got 'many'"),
         (["--out", str(tmp_path / "no" / "fit.safetensors")], "there is no folder"),
+        (["--heads", "0", "--out", out], "--heads must be at least 1, got 0"),
+        (["--window", "0", "--out", out], "--fps and --window must be above 0"),
     ):
         assert fit_csat.main([film, *COLOURS, *more]) == 1
         assert message in capsys.readouterr().err
