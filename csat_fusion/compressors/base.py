@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -57,11 +58,9 @@ class Compressor(ABC):
             raise CompressionError(
                 f"{type(self).__name__} cannot keep to a fidelity ({budget}); give a number of tokens or a ratio"
             )
-        if not gap_seconds >= 0:
-            raise CompressionError(f"gap_seconds must be at least 0, got {gap_seconds!r}")
         self._budget = budget
-        self._gap_seconds = float(gap_seconds)
-        self._keep_assignment = keep_assignment
+        self._gap_seconds = gap("gap_seconds", gap_seconds)
+        self._keep_assignment = flag("keep_assignment", keep_assignment)
         self._like: Tensor | None = None  # [0, d]: width, type and device of the stream
         self._forget()
 
@@ -144,7 +143,7 @@ class Compressor(ABC):
         if not isinstance(tokens, Tensor) or not tokens.is_floating_point() or tokens.ndim != 2 or 0 in tokens.shape:
             got = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
             raise CompressionError(f"tokens must be a floating-point tensor [P, d], P and d at least 1, got {got}")
-        if not (math.isfinite(start_seconds) and math.isfinite(end_seconds) and end_seconds > start_seconds):
+        if not (_finite(start_seconds) and _finite(end_seconds) and end_seconds > start_seconds):
             raise CompressionError(
                 f"a frame's span must be finite and end after it starts, got [{start_seconds}, {end_seconds})"
             )
@@ -152,7 +151,7 @@ class Compressor(ABC):
             raise CompressionError(
                 f"frames must come in order of time: one at {start_seconds} s after one at {self._last_start_seconds} s"
             )
-        if not (math.isfinite(weight) and weight > 0):
+        if not (_finite(weight) and weight > 0):
             raise CompressionError(f"a frame's weight must be finite and above 0, got {weight}")
         if self._like is not None:
             if len(tokens) != self._patches:
@@ -204,6 +203,24 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def gap(name: str, value: Any) -> float:
+    """``value`` where it is a number of at least 0, infinite ones too; else a ``CompressionError`` that says so."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not value >= 0:
+        raise CompressionError(f"{name} must be at least 0, got {value!r}")
+    return float(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """``value`` where it is True or False; else a ``CompressionError`` that says so."""
+    if not isinstance(value, bool):
+        raise CompressionError(f"{name} must be True or False, got {value!r}")
+    return value
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

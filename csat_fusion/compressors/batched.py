@@ -106,8 +106,7 @@ class BatchedWardCompressor(Compressor):
         self, budget: Budget | str, *, gap_seconds: float = 1.0, share: float = 0.1, keep_assignment: bool = False
     ) -> None:
         super().__init__(budget, gap_seconds=gap_seconds, keep_assignment=keep_assignment)
-        if not 0 < share <= 1:
-            raise CompressionError(f"share must be above 0 and at most 1, got {share!r}")
+        _check_share(share)
         self._share = share
         self._clear()
 
