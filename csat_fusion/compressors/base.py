@@ -143,7 +143,7 @@ class Compressor(ABC):
         if not isinstance(tokens, Tensor) or not tokens.is_floating_point() or tokens.ndim != 2 or 0 in tokens.shape:
             got = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
             raise CompressionError(f"tokens must be a floating-point tensor [P, d], P and d at least 1, got {got}")
-        if not (_finite(start_seconds) and _finite(end_seconds) and end_seconds > start_seconds):
+        if not (finite(start_seconds) and finite(end_seconds) and end_seconds > start_seconds):
             raise CompressionError(
                 f"a frame's span must be finite and end after it starts, got [{start_seconds}, {end_seconds})"
             )
@@ -151,7 +151,7 @@ class Compressor(ABC):
             raise CompressionError(
                 f"frames must come in order of time: one at {start_seconds} s after one at {self._last_start_seconds} s"
             )
-        if not (_finite(weight) and weight > 0):
+        if not (finite(weight) and weight > 0):
             raise CompressionError(f"a frame's weight must be finite and above 0, got {weight}")
         if self._like is not None:
             if len(tokens) != self._patches:
@@ -205,15 +205,32 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _finite(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+def number(value: Any) -> float:
+    """``value`` as a float; NaN where it is no real number."""
+    if isinstance(value, bool):
+        return math.nan
+    return float(value) if isinstance(value, Real) else math.nan
+
+
+def finite(value: Any) -> bool:
+    """Whether it is a number that is neither infinite nor NaN."""
+    return math.isfinite(number(value))
 
 
 def gap(name: str, value: Any) -> float:
     """``value`` where it is a number of at least 0, infinite ones too; else a ``CompressionError`` that says so."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not value >= 0:
+    if not number(value) >= 0:
         raise CompressionError(f"{name} must be at least 0, got {value!r}")
-    return float(value)
+    return number(value)
+
+
+def share_of(name: str, value: Any, *, zero: bool = False) -> float:
+    """``value`` where it is above 0 (with ``zero``: at least 0) and at most 1; else a ``CompressionError``."""
+    share = number(value)
+    if not 0 <= share <= 1 or (share == 0 and not zero):
+        limits = "from 0 to 1" if zero else "above 0 and at most 1"
+        raise CompressionError(f"{name} must be {limits}, got {value!r}")
+    return share
 
 
 def flag(name: str, value: Any) -> bool:

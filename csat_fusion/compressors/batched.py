@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from csat_fusion.compressors.base import Compressor, compute_dtype
+from csat_fusion.compressors.base import Compressor, compute_dtype, gap, share_of
 from csat_fusion.compressors.budget import Budget
 from csat_fusion.compressors.rounds import merge_in_rounds, squared_distances
 from csat_fusion.errors import CompressionError
@@ -106,8 +106,7 @@ class BatchedWardCompressor(Compressor):
         self, budget: Budget | str, *, gap_seconds: float = 1.0, share: float = 0.1, keep_assignment: bool = False
     ) -> None:
         super().__init__(budget, gap_seconds=gap_seconds, keep_assignment=keep_assignment)
-        _check_share(share)
-        self._share = share
+        self._share = share_of("share", share)
         self._clear()
 
     def _clear(self) -> None:
@@ -220,10 +219,8 @@ def _check(
             raise CompressionError(f"the {name} must be a whole number of tokens, at least 1, got {number!r}")
     if budget is None:
         raise CompressionError("the budget must be a whole number of tokens, at least 1, got None")
-    if not gap_seconds >= 0:
-        raise CompressionError(f"gap_seconds must be at least 0, got {gap_seconds!r}")
-    if not 0 < share <= 1:
-        raise CompressionError(f"share must be above 0 and at most 1, got {share!r}")
+    gap("gap_seconds", gap_seconds)
+    share_of("share", share)
     if math.isfinite(gap_seconds) and (start_seconds is None or end_seconds is None):
         raise CompressionError(f"a gap of {gap_seconds} s needs start_seconds and end_seconds")
     parts = (("weight", weight), ("start_seconds", start_seconds), ("end_seconds", end_seconds))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from csat_fusion.compressors.base import Compressor, compute_dtype, make_compressor
+from csat_fusion.compressors.base import Compressor, compute_dtype, make_compressor, share_of
 from csat_fusion.compressors.budget import Budget, Ratio
 from csat_fusion.compressors.offline import OfflineCompressor, Window, token_set
 from csat_fusion.compressors.pooling import SpatialPoolCompressor
@@ -62,9 +62,12 @@ class ComposedCompressor(Compressor):
         keep_assignment: bool = False,
     ) -> None:
         super().__init__(budget, gap_seconds=gap_seconds, keep_assignment=keep_assignment)
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-            raise CompressionError(f"share must be above 0 and at most 1, got {share!r}")
-        self._share = float(share)
+        self._share = share_of("share", share)
+        for stage_name, name, options in (("first", first, first_options), ("second", second, second_options)):
+            if not isinstance(name, str):
+                raise CompressionError(f"{stage_name} must be the name of a compressor, got {name!r}")
+            if not (options is None or (isinstance(options, Mapping) and all(isinstance(key, str) for key in options))):
+                raise CompressionError(f"{stage_name}_options must be a mapping of names to values, got {options!r}")
         self._first_name, self._first_options = first, dict(first_options or {})
         stage = make_compressor(second, 1, gap_seconds=gap_seconds, **dict(second_options or {}))
         if not isinstance(stage, OfflineCompressor):
@@ -97,7 +100,8 @@ class ComposedCompressor(Compressor):
 
     def _take(self, tokens: Tensor, start_seconds: float, end_seconds: float, weight: float) -> None:
         first = self._first if self._first is not None else self._make_first(len(tokens))
-        first.update(tokens, start_seconds, end_seconds, weight)
+        # Not in half precision: what it keeps would be rounded before the second stage, and again after it.
+        first.update(tokens.to(compute_dtype(tokens.dtype)), start_seconds, end_seconds, weight)
         self._first, self._done = first, None
 
     def _compressed(self) -> tuple[TokenSet, Tensor]:
@@ -109,13 +113,14 @@ class ComposedCompressor(Compressor):
         return self._done
 
     def _reduce(self, kept: TokenSet) -> tuple[TokenSet, Tensor]:
+        assert self._like is not None
         limit = self._limit(self._frames_seen * self._patches)
         device = kept.device
         row = torch.arange(len(kept), device=device)
         if len(kept) <= limit:
-            return kept, row
+            return replace(kept, tokens=kept.tokens.to(self._like.dtype)), row
         window = Window(
-            tokens=kept.tokens.to(compute_dtype(kept.dtype)),
+            tokens=kept.tokens,
             weight=kept.weight.double(),
             start_seconds=kept.start_seconds,
             end_seconds=kept.end_seconds,
@@ -128,7 +133,7 @@ class ComposedCompressor(Compressor):
             window = replace(window, frame=frame, patch=kept.patch, shape=(len(starts), self._patches))
         group = torch.unique(self._second._group(window, limit), return_inverse=True)[1]
         values = self._second._values(window, group)
-        return token_set(replace(window, patch=kept.patch), group, values, kept.dtype)
+        return token_set(replace(window, patch=kept.patch), group, values, self._like.dtype)
 
     def _read(self) -> TokenSet:
         kept = self._compressed()[0]

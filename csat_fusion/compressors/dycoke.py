@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from csat_fusion.compressors.base import flag
 from csat_fusion.compressors.budget import Budget
 from csat_fusion.compressors.offline import OfflineCompressor, Window
 from csat_fusion.compressors.similarity import directions
@@ -63,7 +64,7 @@ class DycokeCompressor(OfflineCompressor):
             allowed = ", ".join(_RANKINGS)
             raise CompressionError(f"no ranking {ranking!r}{nearest_name(ranking, _RANKINGS)}; there are {allowed}")
         self._ranking = ranking
-        self._means = means
+        self._means = flag("means", means)
 
     def _group(self, window: Window, limit: int) -> Tensor:
         unit = directions(window.tokens)

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from csat_fusion.compressors.base import flag
 from csat_fusion.compressors.budget import Budget
 from csat_fusion.compressors.offline import OfflineCompressor, Window
 from csat_fusion.compressors.pooling import Grid, check_grid, grid_cells, grid_shape
@@ -50,7 +51,7 @@ class EvsCompressor(OfflineCompressor):
         keep_assignment: bool = False,
     ) -> None:
         super().__init__(budget, gap_seconds=gap_seconds, keep_assignment=keep_assignment)
-        self._means = means
+        self._means = flag("means", means)
         self._grid = check_grid(grid)
 
     def _group(self, window: Window, limit: int) -> Tensor:

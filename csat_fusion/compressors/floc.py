@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from csat_fusion.compressors.base import flag
 from csat_fusion.compressors.budget import Budget
 from csat_fusion.compressors.offline import OfflineCompressor, Window
 from csat_fusion.compressors.similarity import directions, even_parts, even_share, nearest, noise
@@ -64,8 +65,8 @@ class FlocCompressor(OfflineCompressor):
             isinstance(window_frames, bool) or not isinstance(window_frames, int) or window_frames < 1
         ):
             raise CompressionError(f"window_frames must be a whole number, at least 1, or None, got {window_frames!r}")
-        self._centred = centred
-        self._means = means
+        self._centred = flag("centred", centred)
+        self._means = flag("means", means)
         self._window_frames = window_frames
         self._kept: Tensor | None = None
 

@@ -20,11 +20,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from csat_fusion.compressors.base import Compressor, compute_dtype
+from csat_fusion.compressors.base import Compressor, compute_dtype, share_of
 from csat_fusion.compressors.budget import Budget
 from csat_fusion.compressors.offline import Window, token_set
 from csat_fusion.compressors.pooling import Grid, check_grid, grid_cells, grid_shape
-from csat_fusion.errors import CompressionError
 from csat_fusion.tokens import TokenSet
 
 __all__ = ["PatchRunCompressor"]
@@ -60,9 +59,7 @@ class PatchRunCompressor(Compressor):
         keep_assignment: bool = False,
     ) -> None:
         super().__init__(budget, gap_seconds=gap_seconds, keep_assignment=keep_assignment)
-        if not 0 <= nearness <= 1:
-            raise CompressionError(f"nearness must be from 0 to 1, got {nearness!r}")
-        self._nearness = float(nearness)
+        self._nearness = share_of("nearness", nearness, zero=True)
         self._grid = check_grid(grid)
         self._clear()
 

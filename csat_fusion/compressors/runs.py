@@ -9,22 +9,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from csat_fusion.compressors.base import LARGEST_VALUE, Compressor
+from csat_fusion.compressors.base import LARGEST_VALUE, Compressor, gap
 from csat_fusion.compressors.budget import Budget
 from csat_fusion.errors import CompressionError
 from csat_fusion.tokens import TokenSet
 
+try:
+    import numpy as np
+    import numpy.typing as npt
+except ModuleNotFoundError as missing:  # then what is here can be imported, and says so where it is called
+    if missing.name != "numpy":
+        raise
+    _HAS_NUMPY = False
+else:
+    _HAS_NUMPY = True
+
 __all__ = ["RunCompressor", "merge_runs"]
 
 _ROUNDING_SECONDS = 1e-9
-_Floats = npt.NDArray[np.float64]
-_Ints = npt.NDArray[np.int64]
+_Floats: TypeAlias = "npt.NDArray[np.float64]"
+_Ints: TypeAlias = "npt.NDArray[np.int64]"
 
 
 class _Chain:
@@ -145,6 +154,7 @@ class RunCompressor(Compressor):
     exact_budget = False
 
     def __init__(self, budget: Budget | str, *, gap_seconds: float = 1.0, keep_assignment: bool = False) -> None:
+        _need_numpy(type(self).__name__)
         super().__init__(budget, gap_seconds=gap_seconds, keep_assignment=keep_assignment)
         self._clear()
 
@@ -203,8 +213,10 @@ def merge_runs(
         the type and on the device of ``embedding``, total weights, united spans; patch 0.
 
     Raises:
-        CompressionError: there is no frame, lengths disagree, or a value is outside what is allowed.
+        CompressionError: there is no frame, lengths disagree, a value is outside what is allowed, or numpy is not
+            installed.
     """
+    _need_numpy("merge_runs")
     vectors = torch.as_tensor(embedding).detach()
     if vectors.ndim != 2 or 0 in vectors.shape or not vectors.is_floating_point():
         raise CompressionError(
@@ -212,9 +224,8 @@ def merge_runs(
         )
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise CompressionError(f"the budget must be a whole number of vectors, at least 1, got {budget!r}")
-    for name, limit in (("max_cost", max_cost), ("gap_seconds", gap_seconds)):
-        if limit is not None and not limit >= 0:
-            raise CompressionError(f"{name} must be at least 0, got {limit!r}")
+    gap_seconds = gap("gap_seconds", gap_seconds)
+    max_cost = None if max_cost is None else gap("max_cost", max_cost)
     weights, starts, ends = (
         _column(name, values, len(vectors))
         for name, values in (("weight", weight), ("start_seconds", start_seconds), ("end_seconds", end_seconds))
@@ -235,6 +246,11 @@ def merge_runs(
         while chain.count > 1 and math.isfinite(cost := chain.cheapest()[1]) and cost <= max_cost:
             chain.merge_cheapest()
     return _token_set(chain, 1, vectors[:0])
+
+
+def _need_numpy(name: str) -> None:
+    if not _HAS_NUMPY:
+        raise CompressionError(f"{name} needs numpy, which is not installed: pip install numpy, or use 'ward-batched'")
 
 
 def _token_set(chain: _Chain, patches: int, like: Tensor) -> TokenSet:

@@ -14,7 +14,7 @@ COMPRESSORS = Table(
     {
         "ward": Entry(f"{_HOME}.ward", "WardCompressor", needs=_NUMPY),
         "ward-batched": Entry(f"{_HOME}.batched", "BatchedWardCompressor"),
-        "runs": Entry(f"{_HOME}.runs", "RunCompressor", needs=_NUMPY),
+        "runs": Entry(f"{_HOME}.runs", "RunCompressor"),
         "patch-runs": Entry(f"{_HOME}.patch_runs", "PatchRunCompressor"),
         "evs": Entry(f"{_HOME}.evs", "EvsCompressor"),
         "random": Entry(f"{_HOME}.random", "RandomCompressor"),

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from csat_fusion.compressors.base import Compressor, compute_dtype
 from csat_fusion.compressors.budget import Budget, Cosine
+from csat_fusion.compressors.pooling import check_grid
 from csat_fusion.compressors.ward_table import Bools, Floats, Ints, WardTable
 from csat_fusion.errors import CompressionError
 from csat_fusion.tokens import TokenSet
@@ -79,7 +80,7 @@ class WardCompressor(Compressor):
         self._fidelity = self._budget if isinstance(self._budget, Cosine) else None
         self._fast_path = fast_path if self._fidelity is None else None
         self._neighbourhood = neighbourhood
-        self._grid = grid
+        self._grid = check_grid(grid)
         self._clear()
 
     def _clear(self) -> None:
@@ -253,6 +254,6 @@ def _columns(patches: int, grid: tuple[int, int] | None) -> int:
             raise CompressionError(f"{patches} patches are no square; give grid=(rows, columns)")
         return side
     rows, columns = grid
-    if rows < 1 or columns < 1 or rows * columns != patches:
+    if rows * columns != patches:
         raise CompressionError(f"a grid of {rows} x {columns} must hold the {patches} patches of a frame")
     return columns

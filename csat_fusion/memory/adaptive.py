@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from csat_fusion.compressors.base import finite, gap
 from csat_fusion.errors import CompressionError
 from csat_fusion.memory.base import Memory, check_span
 from csat_fusion.recovery.base import size_of
@@ -93,14 +94,13 @@ class AdaptiveMemory(Memory):
         super().__init__()
         if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
             raise CompressionError(f"the budget must be a whole number of tokens, at least 1, got {budget!r}")
-        if not (math.isfinite(fine_seconds) and fine_seconds > 0):
+        if not (finite(fine_seconds) and fine_seconds > 0):
             raise CompressionError(f"fine_seconds must be finite and above 0, got {fine_seconds!r}")
-        if not (math.isfinite(decay) and decay >= 0):
+        if not (finite(decay) and decay >= 0):
             raise CompressionError(f"decay must be finite and at least 0, got {decay!r}")
-        if not gap_seconds >= 0:
-            raise CompressionError(f"gap_seconds must be at least 0, got {gap_seconds!r}")
         self._budget = budget
-        self._fine_seconds, self._decay, self._gap_seconds = float(fine_seconds), float(decay), float(gap_seconds)
+        self._fine_seconds, self._decay = float(fine_seconds), float(decay)
+        self._gap_seconds = gap("gap_seconds", gap_seconds)
         self._held: _Tokens | None = None
 
     @property
