@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import gc
 import inspect
+import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
@@ -23,10 +25,25 @@ from benching.synthetic import synthetic_stream
 from benching.tables import Report, deviation, mean, progress, spread
 from benching.tokens import Stream
 from csat_fusion.compressors.base import Compressor
+from csat_fusion.tokens import TokenSet
 
-__all__ = ["compression_cost", "encoding_rounds", "endless_cost", "judge_cost", "state_bytes"]
+__all__ = [
+    "STATE_NOTE",
+    "compression_cost",
+    "encoding_rounds",
+    "endless_cost",
+    "judge_cost",
+    "print_state",
+    "set_bytes",
+    "state_bytes",
+]
 
 BUDGET = 128
+STATE_NOTE = (
+    "All keep m tokens when read, m * d numbers (a token set four more each: weight, span, patch). While the stream "
+    "runs, they hold more: ward a float32 table of (m + P)^2 costs, offline methods (causal: no) most often all n "
+    "tokens; the cost part has the bytes of each."
+)
 TARGET = 0.05
 
 
@@ -121,10 +138,11 @@ def judge_cost(report: Report, title: str, spent: dict[str, list[float]], encodi
 
 
 def state_bytes(compressor: Compressor) -> int:
-    """Bytes of all tensors and arrays that the object holds, each storage once."""
+    """Bytes of all tensors and arrays that the object holds, each storage once, and of Python's own containers,
+    numbers and texts."""
     seen: set[int] = set()
     total = 0
-    waiting: list[object] = list(vars(compressor).values())
+    waiting: list[object] = list(_fields(compressor))
     while waiting:
         value = waiting.pop()
         if id(value) in seen:
@@ -139,13 +157,61 @@ def state_bytes(compressor: Compressor) -> int:
             total += value.nbytes if value.base is None else 0
             if value.base is not None:
                 waiting.append(value.base)
-        elif isinstance(value, list | tuple | set | frozenset):
+        elif isinstance(value, list | tuple | set | frozenset | deque):
+            total += sys.getsizeof(value)
             waiting.extend(value)
         elif isinstance(value, dict):
-            waiting.extend(value.values())
-        elif hasattr(value, "__dict__") and not inspect.isclass(value) and not inspect.isroutine(value):
-            waiting.extend(vars(value).values())
+            total += sys.getsizeof(value)
+            waiting.extend([*value.keys(), *value.values()])
+        elif isinstance(value, int | float | complex | str | bytes | np.generic):
+            total += sys.getsizeof(value)
+        elif not inspect.isclass(value) and not inspect.isroutine(value):
+            waiting.extend(_fields(value))
     return total
+
+
+def _fields(value: object) -> list[object]:
+    """What an object holds, in its dictionary or its slots."""
+    names = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+    return [*getattr(value, "__dict__", {}).values(), *(getattr(value, name) for name in names if hasattr(value, name))]
+
+
+def set_bytes(kept: TokenSet) -> int:
+    """Bytes of a token set's columns."""
+    columns = (kept.tokens, kept.weight, kept.start_seconds, kept.end_seconds, kept.patch)
+    return sum(column.numel() * column.element_size() for column in columns)
+
+
+def print_state(
+    methods: Sequence[Method], report: Report, widths: Sequence[int] = (64, 768), frames: int = 128
+) -> dict[str, dict[int, tuple[int, int]]]:
+    """What each method holds when ``frames`` have been seen, and what is kept when it is read."""
+    found: dict[str, dict[int, tuple[int, int]]] = {}
+    rows = []
+    for method in methods:
+        cells: list[str] = []
+        try:
+            for width in widths:
+                stream = synthetic_stream(0, frames=frames, width=width)
+                compressor = run(method.make(BUDGET, 0, stream.tokens[0, :8]), stream)
+                held = state_bytes(compressor)  # before it is read: some remember what they gave
+                kept = set_bytes(compressor.result())
+                found.setdefault(method.label, {})[width] = (kept, held)
+                cells += [f"{kept / 1e6:.3f}", f"{held / 1e6:.3f}"]
+        except (ValueError, ImportError, AttributeError, NotImplementedError, RuntimeError) as error:
+            report.unavailable(f"state of {method.label}", f"{type(error).__name__}: {error}")
+            continue
+        label = f"**{method.label}**" if method.label == DEFAULT else method.label
+        rows.append([label, "yes" if compressor.causal else "no", *cells])
+    note = (
+        f"MB after {frames} frames of 49 tokens, budget {BUDGET}: the tokens with weight, span and patch when read, "
+        "and everything the object holds while the stream runs, Python's lists and numbers counted. ward: beside the "
+        "tokens a float32 table of (m + P)^2 costs; of methods that look at the whole window (causal: no) most hold "
+        "all tokens, more with every frame."
+    )
+    header = ["method", "causal", *(f"{what}, d = {width}" for width in widths for what in ("read", "streaming"))]
+    report.table("State of each method", header, rows, note, found)
+    return found
 
 
 def endless_frames(width: int, seed: int) -> Iterator[Tensor]:

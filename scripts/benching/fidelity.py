@@ -7,6 +7,7 @@ Shapes: T frames, P patches a frame, n = T * P tokens of a window, d width, m ke
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from benching.methods import DEFAULT, QUERY_TOKENS, Method, budget_of, compress
+from benching.methods import DEFAULT, QUERY_TOKENS, TOLD, Method, budget_of, compress
 from benching.queries import QUERY_KINDS, make_probe, merged_answer
 from benching.rivals import RIVALS
 from benching.tables import Report, deviation, mean, progress, spread
@@ -33,11 +34,21 @@ class Errors:
     values: dict[Cell, dict[str, float]] = field(default_factory=dict)
     causal: dict[str, bool] = field(default_factory=dict)
     exact_budget: dict[str, bool] = field(default_factory=dict)
+    windows: dict[Cell, set[str]] = field(default_factory=lambda: defaultdict(set))
     _raw: dict[Cell, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
 
-    def add(self, cell: Cell, stream: str, error: float) -> None:
+    def add(self, cell: Cell, stream: str, error: float, window: str | None = None) -> None:
         self._raw[cell][stream].append(error)
         self.values.setdefault(cell, {})[stream] = mean(self._raw[cell][stream])
+        self.windows[cell].add(stream if window is None else window)
+
+    def compare(self, cell: Cell, other: Cell) -> bool:
+        """Whether both were measured, and on the same windows."""
+        return bool(self.windows.get(cell)) and self.windows.get(cell) == self.windows.get(other)
+
+    def of(self, rate: int, kind: str) -> set[str]:
+        """All windows on which any method was measured with that share and kind of query."""
+        return set().union(*(names for (_, r, k), names in self.windows.items() if (r, k) == (rate, kind)))
 
     def labels(self) -> list[str]:
         return list(self.causal)
@@ -118,20 +129,21 @@ def measure_fidelity(
 ) -> Errors:
     """All methods and rivals over the windows of each stream; ``seeds`` draw the queries, and what methods draw."""
     errors = Errors()
-    jobs: list[tuple[str, str, Future[list[tuple[int, str, float]]]]] = []
+    jobs: list[tuple[str, str, str, Future[list[tuple[int, str, float]]]]] = []
     for method in methods:
         made = method.make(4, query=torch.ones(1, _width(parts)))
         errors.causal[method.label], errors.exact_budget[method.label] = made.causal, made.exact_budget
         for stream, window in _windows(parts):
             job = pool.submit(fidelity_of, window, method, rates, seeds, queries)
-            jobs.append((method.label, stream, job))
+            jobs.append((method.label, stream, window.name, job))
     for label in rivals:
         errors.causal[label], errors.exact_budget[label] = RIVALS[label].causal, True
         for stream, window in _windows(parts):
-            jobs.append((label, stream, pool.submit(rival_fidelity, window, label, rates, seeds, queries)))
+            job = pool.submit(rival_fidelity, window, label, rates, seeds, queries)
+            jobs.append((label, stream, window.name, job))
     failed: set[str] = set()
     done = ""
-    for label, stream, job in jobs:
+    for label, stream, name, job in jobs:
         if label != done:
             progress(f"fidelity: {label}")
             done = label
@@ -142,10 +154,10 @@ def measure_fidelity(
             report.unavailable(label, f"{type(error).__name__}: {error}")
             continue
         for rate, kind, error_found in found:
-            errors.add((label, rate, kind), stream, error_found)
+            errors.add((label, rate, kind), stream, error_found, name)
     for label in failed:  # a row of some streams only would not compare
         for cell in [c for c in errors.values if c[0] == label]:
-            del errors.values[cell]
+            del errors.values[cell], errors.windows[cell]
     return errors
 
 
@@ -163,12 +175,11 @@ def _windows(parts: dict[str, list[Stream]]) -> Iterator[tuple[str, Stream]]:
 
 
 def print_fidelity(report: Report, title: str, errors: Errors, rates: Sequence[int], note: str) -> None:
-    """A table for each kind of query."""
+    """A table for each kind of query; a cell that lacks windows that others have says how many it has."""
     for kind in QUERY_KINDS:
         rows = []
         for label in errors.labels():
-            cells = [errors.values.get((label, rate, kind), {}) for rate in rates]
-            shown = [spread(list(cell.values())) for cell in cells]
+            shown = [_shown(errors, (label, rate, kind)) for rate in rates]
             name = f"**{label}**" if label == DEFAULT else label
             rows.append([name, _yes(errors.causal[label]), _yes(errors.exact_budget[label]), *shown])
         header = ["method", "causal", "exact m", *(f"1/{rate}" for rate in rates)]
@@ -178,13 +189,23 @@ def print_fidelity(report: Report, title: str, errors: Errors, rates: Sequence[i
         report.table(f"{title}: {kind} queries", header, rows, note, values)
 
 
+def _shown(errors: Errors, cell: Cell) -> str:
+    text = spread(list(errors.values.get(cell, {}).values()))
+    count, full = len(errors.windows.get(cell, ())), len(errors.of(*cell[1:]))
+    return f"{text} ({count} of {full})" if 0 < count < full else text
+
+
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The default against the best causal and the best offline method in one row."""
+    """The default's error at one rate and kind of query beside the best of others, ``ward`` itself among the causal.
+
+    ``lost``: streams in which the best causal is better, of ``streams``; ``worst``: the largest ratio of the default's
+    error to the best causal's in any of them.
+    """
 
     rate: int
     kind: str
@@ -192,15 +213,23 @@ class Judged:
     causal_label: str
     causal: float
     within_deviation: bool
+    lost: int
+    streams: int
+    worst: float
     offline_label: str
     offline: float
     within_quarter: bool
 
 
-def judge_fidelity(errors: Errors, rates: Sequence[int], default: str = DEFAULT) -> list[Judged]:
-    """Each row's verdict. "Within one standard deviation of the best": the mean of the paired differences (default less
-    best, stream by stream) is at most their standard deviation; pairing takes out how hard each stream is, so this is
-    stricter than comparing with the deviation of the errors themselves."""
+def judge_fidelity(
+    errors: Errors, rates: Sequence[int], default: str = DEFAULT, told: frozenset[str] = TOLD
+) -> list[Judged]:
+    """One judgement a rate and kind of query, over methods measured on the same windows as the default.
+
+    ``told`` are labels left out, as they know what will be asked. "Within one standard deviation of the best": the
+    mean of the paired differences (default less best, stream by stream) is at most their standard deviation. Streams
+    that differ much make that wide, so the streams lost and the worst of them are told too.
+    """
     judged = []
     for kind in QUERY_KINDS:
         for rate in rates:
@@ -209,11 +238,10 @@ def judge_fidelity(errors: Errors, rates: Sequence[int], default: str = DEFAULT)
                 continue
             best: dict[bool, tuple[str, dict[str, float]]] = {}
             for label in errors.labels():
-                values = errors.values.get((label, rate, kind), {})
-                causal = errors.causal[label]
-                if values.keys() == own.keys() and (
-                    causal not in best or mean(list(values.values())) < mean(list(best[causal][1].values()))
-                ):
+                if label in told or not errors.compare((label, rate, kind), (default, rate, kind)):
+                    continue
+                values, causal = errors.values[label, rate, kind], errors.causal[label]
+                if causal not in best or mean(list(values.values())) < mean(list(best[causal][1].values())):
                     best[causal] = (label, values)
             here = mean(list(own.values()))
             label, values = best[True]
@@ -223,22 +251,26 @@ def judge_fidelity(errors: Errors, rates: Sequence[int], default: str = DEFAULT)
             offline = mean(list(off_values.values()))
             judged.append(
                 Judged(
-                    rate,
-                    kind,
-                    here,
-                    label,
-                    mean(list(values.values())),
-                    label == default or mean(differences) <= room,
-                    off_label,
-                    offline,
-                    not off_values or here <= 1.25 * offline,
+                    rate=rate,
+                    kind=kind,
+                    default=here,
+                    causal_label=label,
+                    causal=mean(list(values.values())),
+                    within_deviation=label == default or mean(differences) <= room,
+                    lost=sum(difference > 0 for difference in differences),
+                    streams=len(own),
+                    worst=max(own[s] / values[s] if values[s] else (math.inf if own[s] else 1.0) for s in own),
+                    offline_label=off_label,
+                    offline=offline,
+                    within_quarter=not off_values or here <= 1.25 * offline,
                 )
             )
     return judged
 
 
-def print_judged(report: Report, title: str, judged: Sequence[Judged]) -> None:
-    """The targets row by row, losses shown."""
+def print_judged(report: Report, title: str, errors: Errors, rates: Sequence[int]) -> None:
+    """The targets row by row, losses shown; then the offline one again, with methods that are told what is asked."""
+    judged, with_told = judge_fidelity(errors, rates), judge_fidelity(errors, rates, told=frozenset())
     rows = [
         [
             row.kind,
@@ -246,23 +278,45 @@ def print_judged(report: Report, title: str, judged: Sequence[Judged]) -> None:
             f"{row.default:.3f}",
             f"{row.causal_label} {row.causal:.3f}",
             "yes" if row.within_deviation else "**no**",
-            f"{row.offline_label} {row.offline:.3f}",
-            f"{row.default / row.offline:.2f}" if row.offline else "-",
+            f"{row.lost} of {row.streams}",
+            f"{row.worst:.2f}",
+            f"{row.offline_label} {row.offline:.3f}" if row.offline_label != "-" else "-",
+            f"{row.default / row.offline:.2f}" if row.offline > 0 else "-",
             "yes" if row.within_quarter else "**no**",
         ]
         for row in judged
     ]
-    header = ["queries", "kept", "default", "best causal", "best or within 1 sd", "best offline", "ratio", "<= 1.25"]
-    report.table(f"{title}: the default against the best", header, rows)
+    header = [
+        "queries",
+        "kept",
+        "default",
+        "best causal",
+        "best or within 1 sd",
+        "streams lost to it",
+        "worst ratio to it",
+        "best offline",
+        "ratio",
+        "<= 1.25",
+    ]
+    note = (
+        "Streams lost: in how many the best causal method has the smaller error; worst ratio: the default's error "
+        f"over its, in the worst stream. Left out of the best: {', '.join(sorted(TOLD))}, told what is asked, and "
+        "cells that lack windows."
+    )
+    report.table(f"{title}: the default against the best", header, rows, note)
     met = sum(row.within_deviation for row in judged)
     report.verdict(
         f"{title}: best causal, or within one standard deviation of it, in every row",
         met == len(judged) if judged else None,
         f"{met} of {len(judged)} rows",
     )
-    near = sum(row.within_quarter for row in judged)
-    report.verdict(
-        f"{title}: within 1.25x of the best offline method in every row",
-        near == len(judged) if judged else None,
-        f"{near} of {len(judged)} rows",
-    )
+    known = ", ".join(sorted(TOLD & set(errors.labels())))
+    for each, words in ((judged, ""), (with_told, f", {known} (told what is asked) among them")):
+        if words and not known:
+            continue
+        near = sum(row.within_quarter for row in each)
+        report.verdict(
+            f"{title}: within 1.25x of the best offline method in every row{words}",
+            near == len(each) if each else None,
+            f"{near} of {len(each)} rows",
+        )

@@ -57,9 +57,10 @@ class Probe:
     mean: Tensor
 
     def error(self, answer: Tensor) -> float:
-        """Root mean square distance to the exact answer; 1 is what the window's mean token gives."""
+        """Root mean square distance to the exact answer; 1 is what the window's mean token gives. Of several answers
+        ``[c, q, d]`` the least."""
         base = (self.mean - self.exact).square().sum().double()
-        off = (answer - self.exact).square().sum().double()
+        off = (answer - self.exact).square().sum(dim=(-2, -1)).double().min()
         return float((off / base.clamp_min(1e-30)).sqrt())
 
 

@@ -1,12 +1,14 @@
 """Retrieval: does a picture still find its moment, and its span, among compressed tokens?
 
-The readout, one for all methods: every kept token belongs to the times that its span claims. The relevance of a time is
-less the mean, over the asking tokens, of the distance to the nearest token that claims this time. The answer is the
-time of the highest relevance, and the stretch around it that stays above 0.3 of the height between the video's median
-relevance and that peak. A method is so credited for what its tokens say and when they say it; tokens whose spans claim
-time that they never saw are charged for it. Chosen once, on all tokens and before anything was compressed, as the best
-R@1 at IoU 0.3 summed over both real kinds of tokens, of seven relevances (cosine, distance, each also standardised for
-each asking token or as a softmax over time) and six levels.
+The readout, one for all methods: every kept token belongs to the times that its span claims, or, in a column of its
+own, to the times of the tokens that were assigned to it. The relevance of a time is less the mean, over the asking
+tokens, of the distance to the nearest token that claims this time. The answer is the time of the highest relevance, and
+the stretch around it that stays above 0.3 of the height between the video's median relevance and that peak. A method is
+so credited for what its tokens say and when they say it; tokens whose spans claim time that they never saw are charged
+for it. By membership none is, at the cost of remembering for every token ever seen where it went. Chosen once, on the
+same moments, with all tokens and before anything was compressed, as the best R@1 at IoU 0.3 summed over both real kinds
+of tokens, of seven relevances (cosine, distance, each also standardised for each asking token or as a softmax over
+time) and six levels.
 
 Shapes: T times, q asking tokens, m kept tokens, d width.
 """
@@ -22,14 +24,17 @@ import torch
 from torch import Tensor
 
 from benching.fidelity import seeds_of
-from benching.methods import DEFAULT, Method, budget_of, compress
+from benching.methods import DEFAULT, TOLD, Method, budget_of, compressed
 from benching.tables import Report, mean, progress, spread
 from benching.tokens import Moment, Stream
 from csat_fusion.errors import CompressionError
 
 __all__ = [
+    "NOTE",
     "READOUTS",
     "Found",
+    "claims_of_members",
+    "claims_of_spans",
     "judge_retrieval",
     "locate",
     "measure_retrieval",
@@ -46,22 +51,42 @@ READOUTS = {"distance": 0.3, "cosine": 0.5}
 
 @dataclass(frozen=True)
 class Found:
-    """What was answered for one moment: overlap with it, and whether the peak lies inside."""
+    """What was answered for one moment: overlap with it, whether the peak lies inside, and the overlap of what the
+    readout by membership answers."""
 
     iou: float
     peak_inside: bool
+    by_membership: float | None = None
 
 
 Answers = dict[tuple[int, int], list[Found]]  # by rate and seed
 ALL = "all tokens"
 SLOW = ("kmeans",)  # minutes for a whole video: drawn once
+NOTE = (
+    "A kept token belongs to all times of its span, and is charged for those that it never saw; by membership, to "
+    "those of the tokens assigned to it, at the cost of one number for every token ever seen, a state that grows with "
+    "the stream. Relevance and level of the readout were chosen on these same moments, with all tokens kept."
+)
 Results = dict[tuple[str, int], dict[tuple[str, int], list[Found]]]  # (label, rate) -> (stream, seed) -> moments
 
 
-def relevance(
-    query: Tensor, tokens: Tensor, start: Tensor, end: Tensor, times: Tensor, centre: Tensor | None = None
-) -> Tensor:
-    """``[T]`` from asking tokens ``[q, d]`` and kept ones ``[m, d]`` with spans ``[m]``; the least where none does.
+def claims_of_spans(start: Tensor, end: Tensor, times: Tensor) -> Tensor:
+    """``[T, m]``: which of the ``times [T]`` lie in the spans ``[m]``."""
+    return (start[None] <= times[:, None]) & (times[:, None] < end[None])
+
+
+def claims_of_members(assignment: Tensor, frames: int, count: int) -> Tensor:
+    """``[T, m]``: which of ``count`` kept tokens have a member in which of the ``frames``, by ``assignment [n]``."""
+    frame = torch.arange(frames).repeat_interleave(len(assignment) // frames)
+    kept = assignment >= 0
+    claims = torch.zeros(frames, count, dtype=torch.bool)
+    claims[frame[kept], assignment[kept]] = True
+    return claims
+
+
+def relevance(query: Tensor, tokens: Tensor, claims: Sequence[Tensor], centre: Tensor | None = None) -> list[Tensor]:
+    """``[T]`` for each of ``claims [T, m]`` from asking tokens ``[q, d]`` and kept ones ``[m, d]``; the least where no
+    token claims a time.
 
     With a ``centre [d]``, by cosines of tokens less it, else by distances.
     """
@@ -70,13 +95,16 @@ def relevance(
     distance = torch.cdist(query, tokens)  # [q, m]
     if centre is not None:
         distance = distance.square() / 2  # 1 less the cosine
-    claims = (start[None] <= times[:, None]) & (times[:, None] < end[None])  # [T, m]
-    found = torch.full((len(times),), -math.inf)
+    return [_line(distance, each) for each in claims]
+
+
+def _line(distance: Tensor, claims: Tensor) -> Tensor:
+    found = torch.full((len(claims),), -math.inf)
     for i, claimed in enumerate(claims):
         if claimed.any():
             found[i] = -distance[:, claimed].amin(dim=1).mean()
     known = found.isfinite()
-    return torch.where(known, found, found[known].min()) if bool(known.any()) else torch.zeros(len(times))
+    return torch.where(known, found, found[known].min()) if bool(known.any()) else torch.zeros(len(claims))
 
 
 def locate(
@@ -108,15 +136,28 @@ def span_iou(a: tuple[float, float], b: tuple[float, float]) -> float:
 
 
 def score(
-    stream: Stream, moment: Moment, tokens: Tensor, start: Tensor, end: Tensor, readout: str = "distance"
+    stream: Stream,
+    moment: Moment,
+    tokens: Tensor,
+    start: Tensor,
+    end: Tensor,
+    assignment: Tensor | None = None,
+    readout: str = "distance",
 ) -> Found:
-    """Ask kept ``tokens`` for one moment."""
+    """Ask kept ``tokens`` for one moment; by membership too where there is an ``assignment [n]``."""
     times = (torch.tensor(stream.start_seconds) + torch.tensor(stream.end_seconds)).double() / 2
     centre = stream.tokens.flatten(0, 1).mean(dim=0) if readout == "cosine" else None
-    line = relevance(moment.query, tokens, start, end, times, centre)
-    first, last, peak = locate(line, stream.start_seconds, stream.end_seconds, READOUTS[readout])
+    claims = [claims_of_spans(start, end, times)]
+    if assignment is not None:
+        claims.append(claims_of_members(assignment, len(times), len(tokens)))
     true = (moment.start_seconds, moment.end_seconds)
-    return Found(span_iou((first, last), true), true[0] <= peak < true[1])
+    answers = [
+        locate(line, stream.start_seconds, stream.end_seconds, READOUTS[readout])
+        for line in relevance(moment.query, tokens, claims, centre)
+    ]
+    overlap = [span_iou((first, last), true) for first, last, _ in answers]
+    peak = answers[0][2]
+    return Found(overlap[0], true[0] <= peak < true[1], overlap[1] if assignment is not None else None)
 
 
 def all_tokens(stream: Stream, readout: str = "distance") -> list[Found]:
@@ -125,7 +166,9 @@ def all_tokens(stream: Stream, readout: str = "distance") -> list[Found]:
     patches = stream.tokens.shape[1]
     start = torch.tensor(stream.start_seconds, dtype=torch.float64).repeat_interleave(patches)
     end = torch.tensor(stream.end_seconds, dtype=torch.float64).repeat_interleave(patches)
-    return [score(stream, moment, stream.tokens.flatten(0, 1), start, end, readout) for moment in stream.moments]
+    flat = stream.tokens.flatten(0, 1)
+    own = torch.arange(len(flat))
+    return [score(stream, moment, flat, start, end, own, readout) for moment in stream.moments]
 
 
 def retrieval_of(
@@ -141,12 +184,13 @@ def retrieval_of(
         budget = budget_of(stream, rate)
         for seed in seeds_of(method, seeds)[: 1 if method.name in SLOW else None]:
             answers = []
-            kept = None
+            kept = assignment = None
             try:
                 for moment in stream.moments:
-                    if kept is None or method.name == "query":
-                        kept = compress(method, stream, budget, seed, moment.query)
-                    answers.append(score(stream, moment, kept.tokens, kept.start_seconds, kept.end_seconds, readout))
+                    if kept is None or method.name in TOLD:
+                        kept, assignment = compressed(method, stream, budget, seed, moment.query, keep_assignment=True)
+                    spans = kept.start_seconds, kept.end_seconds
+                    answers.append(score(stream, moment, kept.tokens, *spans, assignment, readout))
             except CompressionError:
                 if budget >= stream.tokens.shape[1]:
                     raise
@@ -214,19 +258,25 @@ def groups(cells: dict[tuple[str, int], list[Found]], by: str) -> list[list[Foun
 def print_retrieval(
     report: Report, title: str, results: Results, labels: Sequence[str], rates: Sequence[int], by: str, note: str
 ) -> None:
-    """For each budget a table: R@1 at three overlaps, peak inside, and R@1 among the hard moments."""
+    """For each budget a table: R@1 at three overlaps, by membership, peak inside, and R@1 among the hard moments."""
     base = results[ALL, 1]
     for rate in rates:
         hard = hard_moments(results, rate)
         rows = [row(ALL, base, by, hard)]
         for label in labels:
             cells = results.get((label, rate))
-            rows.append([label, *["-"] * (len(LEVELS) + 2)] if cells is None else row(label, cells, by, hard))
+            rows.append([label, *["-"] * (len(LEVELS) + 3)] if cells is None else row(label, cells, by, hard))
         count = sum(len(found) for found in base.values())
-        header = ["method", *(f"R@1, IoU {level}" for level in LEVELS), "peak inside", f"hard ({len(hard)}), IoU 0.3"]
+        header = [
+            "method",
+            *(f"R@1, IoU {level}" for level in LEVELS),
+            f"R@1, IoU {LEVELS[0]}, by membership",
+            "peak inside",
+            "hard" if hard is None else f"hard ({len(hard)}), IoU {LEVELS[0]}",
+        ]
         values = {
             label: {
-                "/".join(map(str, key)): [[f.iou, f.peak_inside] for f in found]
+                "/".join(map(str, key)): [[f.iou, f.peak_inside, f.by_membership] for f in found]
                 for key, found in results.get((label, rate), {}).items()
             }
             for label in labels
@@ -234,19 +284,24 @@ def print_retrieval(
         report.table(f"{title}: 1/{rate} of the tokens, {count} moments", header, rows, note, values)
 
 
-def row(label: str, cells: dict[tuple[str, int], list[Found]], by: str, hard: set[tuple[str, int]]) -> list[str]:
+def row(label: str, cells: dict[tuple[str, int], list[Found]], by: str, hard: set[tuple[str, int]] | None) -> list[str]:
     parts = groups(cells, by)
     shown = [spread([recall(part, level) for part in parts]) for level in LEVELS]
+    members = [[f.by_membership for f in part if f.by_membership is not None] for part in parts]
+    shown.append(spread([mean([float(iou >= LEVELS[0]) for iou in each]) for each in members if each]))
     shown.append(spread([mean([float(f.peak_inside) for f in part]) for part in parts]))
-    chosen = [f for (name, _), found in cells.items() for i, f in enumerate(found) if (name, i) in hard]
+    chosen = [f for (name, _), found in cells.items() for i, f in enumerate(found) if (name, i) in (hard or ())]
     shown.append(f"{recall(chosen, LEVELS[0]):.2f}" if chosen else "-")
     return [f"**{label}**" if label == DEFAULT else label, *shown]
 
 
-def hard_moments(results: Results, rate: int) -> set[tuple[str, int]]:
-    """``(stream, index)`` of moments that uniform sampling at the same budget misses at IoU 0.3."""
+def hard_moments(results: Results, rate: int) -> set[tuple[str, int]] | None:
+    """``(stream, index)`` of moments that uniform sampling at the same budget misses at IoU 0.3; None where it was not
+    measured."""
+    if ("uniform", rate) not in results:
+        return None
     missed = set()
-    for (name, _), found in results.get(("uniform", rate), {}).items():
+    for (name, _), found in results["uniform", rate].items():
         missed |= {(name, i) for i, f in enumerate(found) if f.iou < LEVELS[0]}
     return missed
 

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from benching.queries import exact_answer
 
-__all__ = ["RIVALS", "Rival"]
+__all__ = ["RIVALS", "THRESHOLDS", "Rival", "sparse_decoded"]
 
-Answer = Callable[[Tensor], Tensor]  # scaled queries [q, d] to contexts [q, d]
+# Scaled queries [q, d] to contexts [q, d], or to several candidates [c, q, d] of which the best counts.
+Answer = Callable[[Tensor], Tensor]
+THRESHOLDS = (0.1, 1.0, 10.0)  # of sparse decoding, in root mean squares of the centred tokens' parts
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,10 @@ def _csat_feature(tokens: Tensor, budget: int, seed: int) -> Answer | None:
     return lambda query: csat_attention(query, keys, keys, phi, reading="feature", scale=1.0) + mean
 
 
-def _csat_published(independent: bool) -> Callable[[Tensor, int, int], Answer | None]:
+def _csat_published(independent: bool, decoded: bool) -> Callable[[Tensor, int, int], Answer | None]:
     """As printed, untrained. Keys and values are the same tokens here: with one Phi for both, its m rows are kept once;
-    with two, there are m / 2 of each."""
+    with two, there are m / 2 of each. ``decoded``: contexts go through ISTA over a DCT of the features, as the paper
+    has it, once for each of :data:`THRESHOLDS`; the best of these counts, cell by cell."""
 
     def build(tokens: Tensor, budget: int, seed: int) -> Answer | None:
         from csat_fusion.attention.csat import csat_attention
@@ -103,9 +106,26 @@ def _csat_published(independent: bool) -> Callable[[Tensor, int, int], Answer | 
             return None
         phi = make_measurement("gaussian", rows, len(keys), seed=seed)
         other = make_measurement("gaussian", rows, len(keys), seed=seed + 1_000_003) if independent else phi
-        return lambda query: csat_attention(query, keys, keys, (phi, other), reading="published", scale=1.0) + mean
+        size = float(keys.square().mean().sqrt())
+
+        def answer(query: Tensor) -> Tensor:
+            context = csat_attention(query, keys, keys, (phi, other), reading="published", scale=1.0)
+            if decoded:
+                context = torch.stack([sparse_decoded(context, share * size) for share in THRESHOLDS])
+            return context + mean
+
+        return answer
 
     return build
+
+
+def sparse_decoded(context: Tensor, threshold: float) -> Tensor:
+    """``context [q, d]`` by ISTA over the DCT of its features: over an orthonormal basis its first step is its last."""
+    from csat_fusion.dictionaries.base import make_dictionary
+    from csat_fusion.recovery.proximal import soft_threshold
+
+    psi = make_dictionary("dct", context.shape[-1]).matrix().to(context.dtype)
+    return soft_threshold(context @ psi, threshold) @ psi.mT
 
 
 def _sketch(tokens: Tensor, budget: int, seed: int) -> Answer | None:
@@ -144,8 +164,10 @@ RIVALS: dict[str, Rival] = {
     "Nystrom, landmarks of keys": Rival(_nystrom, causal=False, seeded=False),
     "Performer": Rival(_performer, causal=True, seeded=True),
     "csat, feature axis": Rival(_csat_feature, causal=True, seeded=True),
-    "csat as published, two Phi": Rival(_csat_published(True), causal=True, seeded=True),
-    "csat as published, one Phi": Rival(_csat_published(False), causal=True, seeded=True),
+    "csat as published, two Phi, not decoded": Rival(_csat_published(True, False), causal=True, seeded=True),
+    "csat as published, two Phi, ISTA": Rival(_csat_published(True, True), causal=True, seeded=True),
+    "csat as published, one Phi, not decoded": Rival(_csat_published(False, False), causal=True, seeded=True),
+    "csat as published, one Phi, ISTA": Rival(_csat_published(False, True), causal=True, seeded=True),
     "temporal sketch, Haar, joint recovery": Rival(_sketch, causal=True, seeded=True),
     "DCT coefficients": Rival(_coefficients("dct"), causal=False, seeded=False),
     "Haar coefficients": Rival(_coefficients("haar"), causal=False, seeded=False),
