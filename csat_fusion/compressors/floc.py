@@ -31,7 +31,8 @@ class FlocCompressor(OfflineCompressor):
 
     The greedy choice is within ``1 - 1/e`` of the best. Where this departs from the paper: it keeps the chosen tokens
     as they are and drops the rest; here each stands for those most similar to it, by default as their mean, and
-    cosines are by default those of centred tokens: both are measured to be better, and can be turned off.
+    cosines are by default those of centred tokens. Either can be turned off; which way is better depends on the tokens
+    and on what is asked of them, centring above all: scripts/bench_compression.py measures both.
 
     Args:
         budget: m, tokens to keep.
