@@ -18,34 +18,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benching.efficiency_state import (
+    Row,
+    State,
+    all_tokens,
+    batched_ward,
+    features_of,
+    half,
+    measured_features,
+    mixed,
+    random_features,
+    ward,
+)
 from benching.processes import Meter, Signal
 
-__all__ = ["METHODS", "Method", "Row", "measure", "video_stream"]
+__all__ = ["METHODS", "Method", "Row", "attention_error", "measure", "video_stream"]
 
 FRAMES_PER_SECOND = 2.0
 GAP_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the table: a method at one n and q."""
-
-    method: str
-    tokens: int  # n
-    queries: int  # q
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    heads: int = 8
-    width: int = 64  # dh
-    patches: int = 64  # P
-    ratio: int = 16  # m = n / ratio
-    device: str = "cpu"
-    dtype: str = "float32"
-    slow_seconds: float = 10.0  # calls slower than this are made fewer times
-
-    @property
-    def kept(self) -> int:
-        """m."""
-        return max(1, self.tokens // self.ratio)
 
 
 # A stage takes what the one before gave; a method is up to two of them: compress the stream, attend to what is left.
@@ -59,8 +49,8 @@ class Method:
 
     make: Callable[[Row], tuple[Compress | None, Attend]]
     note: str
-    #: numbers that stand for the n tokens once they are seen, for all heads together
-    state: Callable[[Row], int]
+    #: bytes that stand for the n tokens, for all heads together
+    state: State
 
 
 def video_stream(frames: int, patches: int, width: int, seed: int) -> Tensor:
@@ -190,13 +180,29 @@ def _nystrom(landmarks: Callable[[Row], int]) -> Callable[[Row], tuple[None, Att
     return make
 
 
-def _published(kind: str) -> Callable[[Row], tuple[None, Attend]]:
+def _written_down(row: Row, seed: int) -> Any:
+    """Gaussian Phi as a matrix. Drawn by torch: by the hash 2^28 entries, two of n = 65,536, take over a minute."""
+    from csat_fusion.measurements.learned import MatrixMeasurement
+
+    generator = torch.Generator().manual_seed(seed)
+    return MatrixMeasurement(torch.randn(half(row), row.tokens, generator=generator).div_(math.sqrt(half(row))))
+
+
+def _by_name(kind: str) -> Callable[[Row, int], Any]:
+    def make(row: Row, seed: int) -> Any:
+        from csat_fusion.measurements.base import make_measurement
+
+        return make_measurement(kind, half(row), row.tokens, seed=seed)
+
+    return make
+
+
+def _published(phi: Callable[[Row, int], Any]) -> Callable[[Row], tuple[None, Attend]]:
     def make(row: Row) -> tuple[None, Attend]:
         from csat_fusion.attention.csat import csat_attention
         from csat_fusion.attention.decoder import ContextDecoder
-        from csat_fusion.measurements.base import make_measurement
 
-        phis = [make_measurement(kind, _half(row), row.tokens, seed=seed).to(row.device) for seed in (1, 2)]
+        phis = [phi(row, seed).to(row.device) for seed in (1, 2)]
         decode = ContextDecoder(row.width, learned=False).to(row.device)
 
         def attend(query: Tensor, tokens: Tensor) -> Tensor:
@@ -214,7 +220,7 @@ def _feature(row: Row) -> tuple[None, Attend]:
     from csat_fusion.attention.csat import csat_attention
     from csat_fusion.measurements.base import make_measurement
 
-    phi = make_measurement("hadamard", _features(row), row.width, seed=1).to(row.device)
+    phi = make_measurement("hadamard", features_of(row), row.width, seed=1).to(row.device)
 
     def attend(query: Tensor, tokens: Tensor) -> Tensor:
         key = tokens[None]
@@ -223,63 +229,42 @@ def _feature(row: Row) -> tuple[None, Attend]:
     return None, attend
 
 
-def _half(row: Row) -> int:
-    """Rows where keys and values are kept apart: half as many of each in the state of m tokens."""
-    return max(1, row.kept // 2)
-
-
-def _features(row: Row) -> int:
-    """r of dh features, for all n tokens in the state of m whole ones."""
-    return max(1, row.width // row.ratio)
-
-
-def _width(row: Row) -> int:
-    return row.heads * row.width
-
-
-def _all_state(row: Row) -> int:
-    return row.tokens * _width(row)  # keys are values
-
-
-def _kept_state(row: Row) -> int:
-    return row.kept * (_width(row) + 3)  # keys are values; weight, start and end
-
-
 METHODS: dict[str, Method] = {
-    "eager": Method(_eager, "exact; scores and softmax written out", _all_state),
-    "sdpa": Method(_sdpa, "exact; torch's fused kernel", _all_state),
-    "linformer": Method(
-        _linformer(_half), "m/2 rows for keys and for values", lambda row: 2 * _half(row) * _width(row)
-    ),
+    "eager": Method(_eager, "exact; scores and softmax written out", all_tokens),
+    "sdpa": Method(_sdpa, "exact; torch's fused kernel", all_tokens),
+    "linformer": Method(_linformer(half), "m/2 rows for keys and for values", mixed(half, lambda row: row.size)),
     "linformer, 256": Method(
-        _linformer(lambda row: 256), "256 rows, as its paper has", lambda row: 2 * 256 * _width(row)
+        _linformer(lambda row: 256), "256 rows, a usual setting", mixed(lambda row: 256, lambda row: row.size)
     ),
-    "performer": Method(
-        _performer(lambda row: row.kept), "m random features", lambda row: row.kept * row.heads * (row.width + 1)
-    ),
+    "performer": Method(_performer(lambda row: row.kept), "m random features", random_features(lambda row: row.kept)),
     "performer, 256": Method(
-        _performer(lambda row: 256), "256 features, as its paper has", lambda row: 256 * row.heads * (row.width + 1)
+        _performer(lambda row: 256), "256 features, a usual setting", random_features(lambda row: 256)
     ),
     # Landmarks of queries move with every new query, and all n keys are needed again.
-    "nystrom": Method(_nystrom(_half), "m/2 landmarks of queries and of keys; new queries need all keys", _all_state),
-    "nystrom, 64": Method(_nystrom(lambda row: 64), "64 landmarks, as its paper has; likewise", _all_state),
+    "nystrom": Method(_nystrom(half), "m/2 landmarks of queries and of keys; new queries need all keys", all_tokens),
+    "nystrom, 64": Method(_nystrom(lambda row: 64), "64 landmarks, a usual setting; likewise", all_tokens),
     "csat published": Method(
-        _published("gaussian"),
-        "as printed, two Gaussian Phi of m/2 rows, 8 steps of ISTA",
-        lambda row: 2 * _half(row) * _width(row),
+        _published(_written_down),
+        "as printed, two Gaussian Phi of m/2 rows, 8 steps of ISTA; Phi is written down (float32) before the clock",
+        mixed(half, lambda row: 4),
+    ),
+    "csat published, Phi from a hash, not kept": Method(
+        _published(_by_name("gaussian")),
+        "the same, with every entry of Phi made again when it is needed",
+        mixed(half, lambda row: 0),
     ),
     "csat published, Hadamard": Method(
-        _published("hadamard"), "the same with subsampled Hadamard Phi", lambda row: 2 * _half(row) * _width(row)
+        _published(_by_name("hadamard")), "the same with subsampled Hadamard Phi", mixed(half, lambda row: 0)
     ),
-    "csat feature": Method(
-        _feature, "dh/{ratio} measured features of all n tokens", lambda row: row.tokens * row.heads * _features(row)
+    "csat feature": Method(_feature, "dh/{ratio} measured features of all n tokens", measured_features),
+    "csat ward": Method(
+        _merged("ward"), "merged, log weight, exact Ward, frame by frame; the default", ward(lambda row: row.kept)
     ),
-    "csat ward": Method(_merged("ward"), "merged, log weight, exact Ward, frame by frame; the default", _kept_state),
     "csat ward, 256": Method(
-        _merged("ward", 256), "the same with m = 256 whatever n", lambda row: min(256, row.tokens) * (_width(row) + 3)
+        _merged("ward", 256), "the same with m = 256 whatever n", ward(lambda row: min(256, row.tokens))
     ),
     "csat ward-batched": Method(
-        _merged("ward-batched"), "merged, log weight, Ward in rounds, frame by frame", _kept_state
+        _merged("ward-batched"), "merged, log weight, Ward in rounds, frame by frame", batched_ward
     ),
 }
 
@@ -304,20 +289,27 @@ def measure(row: Row, signal: Signal) -> dict[str, Any]:
             "compress_seconds": [],
             "bytes": [],
             "compress_bytes": [],
+            "error": [],
+            "effective_tokens": [],
         }
         for seed in row.seeds:
             query, tokens = _inputs(row, seed)
             meter = Meter(row.device)
             stages = METHODS[row.method].make(row)  # its weights are made outside the clock, but are memory
+            meter.restart()  # what making them took for a while is not
             signal()
-            compressed, attended, peaks = _call(stages, query, tokens, row.device, meter)
+            compressed, attended, peaks, out = _call(stages, query, tokens, row.device, meter)
             meter.close()
+            error, effective = attention_error(row, query, tokens, out, seed)
+            result["error"].append(error)
+            result["effective_tokens"].append(effective)
+            del out
             result["bytes"].append(max(peaks))
             result["compress_bytes"].append(peaks[0] if stages[0] is not None else 0)
             slow = compressed + attended > row.slow_seconds
             if not (slow and seed == row.seeds[0]):  # a slow first call is long past its warming up: it counts
                 signal()
-                compressed, attended, _ = _call(stages, query, tokens, row.device)
+                compressed, attended, _, _ = _call(stages, query, tokens, row.device)
             result["seconds"].append(compressed + attended)
             result["compress_seconds"].append(compressed)
             del stages, query, tokens
@@ -327,18 +319,43 @@ def measure(row: Row, signal: Signal) -> dict[str, Any]:
 
 
 def _inputs(row: Row, seed: int) -> tuple[Tensor, Tensor]:
-    """Queries ``[q, H dh]`` and the stream ``[n, H dh]`` on the row's device."""
+    """Queries ``[q, H dh]`` and the stream ``[n, H dh]`` on the row's device.
+
+    A query is a token with noise of half its size: with q = n each token asks, as in self-attention; otherwise q tokens
+    drawn at random, in the order of time.
+    """
     dtype = getattr(torch, row.dtype)
     tokens = video_stream(-(-row.tokens // row.patches), row.patches, row.heads * row.width, seed)[: row.tokens]
     generator = torch.Generator().manual_seed(seed + 1_000_003)
-    query = torch.randn(row.queries, row.heads * row.width, generator=generator)
+    places = torch.arange(row.tokens)
+    if row.queries != row.tokens:
+        places = torch.randint(row.tokens, (row.queries,), generator=generator).sort().values
+    query = torch.randn(row.queries, row.heads * row.width, generator=generator).mul_(0.5).add_(tokens[places])
     return query.to(row.device, dtype), tokens.to(row.device, dtype)
+
+
+def attention_error(row: Row, query: Tensor, tokens: Tensor, out: Tensor, seed: int) -> tuple[float, float]:
+    """Of 64 of the queries: the distance to exact attention, and how many tokens (exp of the entropy) that attends to.
+
+    Root mean square, as a share of what the mean of all tokens is off; float32 whatever the row's type.
+    """
+    if out.ndim == 4:  # [1, H, q, dh]
+        out = out.transpose(1, 2).reshape(1, row.queries, -1)
+    generator = torch.Generator().manual_seed(seed + 2_000_003)
+    chosen = torch.randperm(row.queries, generator=generator)[:64].to(query.device)
+    key = _split(tokens.float(), row.heads)
+    logs = ((_split(query[chosen].float(), row.heads) / math.sqrt(row.width)) @ key.mT).log_softmax(dim=-1)
+    share = logs.exp()
+    exact = (share @ key).transpose(1, 2).reshape(len(chosen), -1)
+    off = (out[0, chosen].float() - exact).square().sum()
+    base = (tokens.float().mean(dim=0) - exact).square().sum()
+    return float((off / base.clamp_min(1e-30)).sqrt()), float((-(share * logs).sum(dim=-1)).exp().mean())
 
 
 def _call(
     stages: tuple[Compress | None, Attend], query: Tensor, tokens: Tensor, device: str, meter: Meter | None = None
-) -> tuple[float, float, list[int]]:
-    """Seconds of compressing and of attending, and the peak bytes of each."""
+) -> tuple[float, float, list[int], Tensor]:
+    """Seconds of compressing and of attending, the peak bytes of each, and the attention output."""
     compress, attend = stages
     peaks = []
     started = _now(device)
@@ -354,7 +371,7 @@ def _call(
         peaks.append(meter.peak_bytes())
     if not bool(torch.isfinite(out).all()):
         raise RuntimeError("the attention gave a value that is not finite")
-    return (between - started if compress is not None else 0.0), ended - attending, peaks
+    return (between - started if compress is not None else 0.0), ended - attending, peaks, out
 
 
 def _now(device: str) -> float:

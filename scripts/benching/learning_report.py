@@ -1,10 +1,16 @@
-"""The learning table: trains every learner of ``benching.learning`` with every seed, each in a process of its own."""
+"""The learning table: trains every learner of ``benching.learning`` with every seed, each in a process of its own.
+
+Or prints the table and its verdicts again from the numbers of an earlier run.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
 import tempfile
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +18,88 @@ from benching.learning import LEARNERS, ON_REQUEST, Run, Task, merge, train
 from benching.processes import run_apart
 from benching.tables import Report, mean, plot_lines, progress, spread
 
-__all__ = ["QUICK", "run"]
+__all__ = ["QUICK", "again", "check", "run"]
 
 # Half as long, half as many events of half as many symbols, one layer: learned in a third of the steps.
 QUICK = Task(frames=16, events=4, symbols=8, layers=1, steps=200, train_examples=768, test_examples=256)
 LIMIT_SECONDS = 300.0
 LIMIT_BYTES = 8 * 10**9
 DEFAULT = "csat"
-PUBLISHED = "csat published"
+# Not among the rivals of the verdict, and why.
+OUTSIDE = {
+    "exact": "the mark, reads all tokens for every query",
+    "nystrom": "reads all tokens for every query",
+    "csat in the layer": "the same method, merging inside the layer",
+}
+TITLE = "What each attention learns"
+
+
+def check(options: argparse.Namespace) -> None:
+    """End the program, with a message, on the name of a learner that there is not."""
+    for name in options.learners or ():
+        if name not in LEARNERS:
+            raise SystemExit(f"--learners {name!r}: must be of {', '.join(repr(n) for n in LEARNERS)}")
 
 
 def run(report: Report, options: argparse.Namespace) -> None:
     """Train, print and judge."""
     learners = options.learners or [name for name in LEARNERS if name not in ON_REQUEST]
-    for name in learners:
-        if name not in LEARNERS:
-            raise SystemExit(f"--learners {name!r}: must be of {', '.join(repr(n) for n in LEARNERS)}")
-    task = QUICK if options.quick else Task()
-    if options.steps is not None:
-        task = replace(task, steps=options.steps)
-    report.section("Learning", _explain(task, options))
+    task = _task(options)
+    report.section("Learning", _explain(task, options.seeds))
     results, merging = _train_all(report, task, learners, options)
+    _print(report, task, results, merging, options.plot)
+
+
+def again(options: argparse.Namespace, parse: Callable[[list[str]], argparse.Namespace]) -> int:
+    """Print and judge the numbers that ``--json`` of an earlier run wrote; the exit code. Nothing is trained.
+
+    A file without the sizes of its task, of an earlier version, has those that its command asked for.
+    """
+    path: Path = options.from_json
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        values = next(table["values"] for table in data["tables"] if table["title"] == TITLE)
+        words = shlex.split(data["command"])[2:]  # python, script
+        if "--from-json" in words:
+            raise ValueError("it was printed again itself, give the file of the run")
+        results, merging = dict(values["runs"]), list(values["merging_seconds"])
+        sizes, versions = values.get("task"), str(data["versions"])
+        missing = [line for line in data["missing"] if line.startswith("learning: ")]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        reason = "no learning table" if isinstance(error, StopIteration) else f"{type(error).__name__}: {error}"
+        raise SystemExit(f"--from-json {path}: must be what --json wrote of the learning part: {reason}") from error
+    task = _task(parse(words)) if sizes is None else Task(**{f.name: sizes[f.name] for f in fields(Task)})
+    learnt = shlex.join(_without(words, ("--json", "--plot")))
+    seeds = max(map(len, results.values()), default=0)
+    report = Report("Attention over video tokens, printed again")
+    measured = f"Measured by `python scripts/bench_attention.py {learnt}`: {versions}."
+    report.section("Learning", f"{measured}\n\n{_explain(task, seeds)}")
+    report.missing.extend(missing)
+    _print(report, task, results, merging, options.plot)
+    return report.end(options.json)
+
+
+def _without(words: list[str], options: tuple[str, ...]) -> list[str]:
+    """The words of a command less these options and the one word after each: folders say nothing of what was done."""
+    return [
+        word
+        for before, word in zip(["", *words[:-1]], words, strict=True)
+        if not (word in options or before in options or word.startswith(tuple(f"{option}=" for option in options)))
+    ]
+
+
+def _task(options: argparse.Namespace) -> Task:
+    task = QUICK if options.quick else Task()
+    return task if options.steps is None else replace(task, steps=options.steps)
+
+
+def _print(
+    report: Report, task: Task, results: dict[str, list[dict[str, Any]]], merging: list[float], plots: Path | None
+) -> None:
     _table(report, task, results, merging)
     _judge(report, results)
-    if options.plot is not None:
-        _plot(options.plot, task, results)
+    if plots is not None:
+        _plot(plots, task, results)
 
 
 def _train_all(
@@ -69,13 +132,13 @@ def _train_all(
     return results, merging
 
 
-def _explain(task: Task, options: argparse.Namespace) -> str:
+def _explain(task: Task, seeds: int) -> str:
     return (
         f"{task.frames} frames of {task.patches} tokens ({task.tokens} in all) with two scenes, drift, noise, two "
         f"passing things and {task.events} events of {task.symbols} symbols, each on two patches for a second; a "
         f"decoder of {task.layers} layer(s), {task.model_width} wide, {task.heads} heads, says the symbols in order. "
-        f"{task.steps} steps of {task.batch}, AdamW, peak rate {task.peak_rate:g} (tuned for exact attention), "
-        f"{task.train_examples} training and {task.test_examples} test examples, {options.seeds} seeds (of the "
+        f"{task.steps} steps of {task.batch}, AdamW, peak rate {task.peak_rate:g}, "
+        f"{task.train_examples} training and {task.test_examples} test examples, {seeds} seeds (of the "
         f"language of symbols, the examples and the model). Methods that keep a state keep as many numbers as "
         f"{task.kept} tokens (1/{task.ratio}) have.\n\n"
         f"Accuracy: share of symbols said right, each after those said before; guessing gives {1 / task.symbols:.2f}. "
@@ -85,7 +148,11 @@ def _explain(task: Task, options: argparse.Namespace) -> str:
         "nothing had been kept. `uniform frames` is a control: exact attention to as many tokens, of evenly spaced "
         "frames. Memory is above the data, which for `csat` is the merged tokens. Nystrom has more landmarks here than "
         "there are queries, so its landmarks of queries are the queries themselves, and all tokens are read: it keeps "
-        "no state between queries."
+        "no state between queries.\n\n"
+        "What is not equal: rates were searched for exact attention only, and all others use its rate. Linformer has "
+        "more parameters than the others, two mixing matrices a layer. Phi of `csat published` is random and stays as "
+        "it is: what is trained are the projections around it and, where named, LISTA. Nothing of the merging of "
+        "`csat` is trained."
     )
 
 
@@ -111,8 +178,14 @@ def _table(report: Report, task: Task, results: dict[str, list[dict[str, Any]]],
                 spread([r["peak_bytes"] / 1e6 for r in runs], 1),
             ]
         )
-    note = f"Merging takes {spread([m * 1e3 for m in merging], 1)} ms an example." if merging else ""
-    report.table("What each attention learns", header, rows, note, {"runs": results, "merging_seconds": merging})
+    notes = [f"Merging takes {spread([m * 1e3 for m in merging], 1)} ms an example."] if merging else []
+    counts = {name: runs[0]["parameters"] for name, runs in results.items() if runs}
+    least = min(counts.values(), default=0)
+    more = [f"{name} {count - least:,}" for name, count in counts.items() if count > least]
+    if more:
+        notes.append(f"Parameters beyond the least, {least:,}: {', '.join(more)}.")
+    values = {"runs": results, "merging_seconds": merging, "task": asdict(task)}
+    report.table(TITLE, header, rows, " ".join(notes), values)
 
 
 def _judge(report: Report, results: dict[str, list[dict[str, Any]]]) -> None:
@@ -124,15 +197,16 @@ def _judge(report: Report, results: dict[str, list[dict[str, Any]]]) -> None:
         report.verdict("exact attention learns the task (accuracy over 0.9)", exact > 0.9, f"{exact:.3f}")
     if ours is None:
         return
-    # nystrom and exact attention read all tokens for every query
-    others = {name: accuracy(name) for name in results if not name.startswith(("exact", "nystrom", DEFAULT))}
-    others[PUBLISHED] = accuracy(PUBLISHED)
-    known = {name: value for name, value in others.items() if value is not None}
-    better = [f"{name} {value:.3f}" for name, value in known.items() if value >= ours]
+    known = {name: accuracy(name) for name in results if name != DEFAULT and name not in OUTSIDE}
+    rivals = {name: value for name, value in known.items() if value is not None}
+    better = [f"{name} {value:.3f}" for name, value in rivals.items() if value >= ours]
     found = f"{ours:.3f}" + (f", exact {exact:.3f}" if exact is not None else "")
-    found += "; beaten by " + ", ".join(better) if better else ""
+    found += "; as good or better: " + ", ".join(better) if better else ""
+    found += f". Against: {', '.join(rivals) or 'none'}"
+    left = [f"{name} ({why})" for name, why in OUTSIDE.items() if name in results]
+    found += f". Left out: {', '.join(left)}" if left else ""
     report.verdict(
-        f"{DEFAULT} is the most accurate of the forms that keep a state of 1/16", not better if known else None, found
+        f"{DEFAULT} is the most accurate of the forms that keep a state of 1/16", not better if rivals else None, found
     )
 
 

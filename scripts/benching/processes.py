@@ -140,6 +140,8 @@ def _child(connection: Connection, function: Callable[[Any, Signal], Any], argum
         value = function(argument, lambda: connection.send(("signal", None)))
     except (MemoryError, torch.OutOfMemoryError) as error:
         connection.send(("memory", str(error).split("\n")[0]))
+    except BrokenPipeError:  # the benchmark was ended: no one listens, and nothing is to be said
+        return
     except Exception as error:  # noqa: BLE001 - the boundary of a row: it is recorded, the other rows go on
         if "allocate memory" in str(error):  # what torch raises where the system refuses
             connection.send(("memory", "the system refused the allocation"))
