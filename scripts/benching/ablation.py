@@ -163,5 +163,8 @@ def print_ablations(report: Report, title: str, errors: Errors, rates: Sequence[
                     text = f"{mean(list(own.values())):.3f} ({mean(differences):+.3f} ± {deviation(differences):.3f})"
                 row.append(text)
             rows.append(row)
-        note = "In brackets: paired difference from the variant that it belongs to; above 0, the part left out helps."
+        note = (
+            "In brackets: paired difference from the variant that the row belongs to (one of those above it); above 0: "
+            "the row's change makes the error larger."
+        )
         report.table(f"{title}: {kind} queries", ["variant", *(f"1/{rate}" for rate in rates)], rows, note)

@@ -121,6 +121,7 @@ class Report:
             "versions": versions_line(**facts),
             "tables": [],
             "verdicts": [],
+            "remarks": [],
             "missing": [],
         }
         print(f"# {title}\n\n`{self.data['command']}`\n\n{self.data['versions']}", flush=True)
@@ -152,6 +153,11 @@ class Report:
                 "values": values,
             }
         )
+
+    def remark(self, text: str) -> None:
+        """A paragraph of its own."""
+        print(f"\n{text}", flush=True)
+        self.data["remarks"].append(text)
 
     def verdict(self, target: str, met: bool | None, found: str) -> None:
         """One line on a target: met, MISSED, or not measured (``None``), and what was found."""

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benching.tables import progress
 
-__all__ = ["KINDS", "Moment", "Stream", "clip_streams", "media_folder", "windows"]
+__all__ = ["KINDS", "Moment", "Stream", "clip_streams", "lacking", "media_folder", "windows"]
 
 FPS = 2.0
 CROP = 0.10  # of each side, taken away from the picture that asks
@@ -230,6 +230,13 @@ def clip_moments(media: Path) -> dict[str, list[tuple[float, float]]]:
         entry = json.loads(line)
         found.setdefault(entry["video"], []).append((float(entry["start"]), float(entry["end"])))
     return found
+
+
+def lacking(media: Path, clips: list[str] | None = None) -> list[str]:
+    """Which of ``clips`` (those that the moments name, where None) are not named there, or have no file."""
+    named = clip_moments(media)
+    wanted = list(named) if clips is None else clips
+    return [name for name in wanted if name not in named or not (media / "clips" / name).is_file()]
 
 
 def clip_streams(media: Path, kind: str, cache: Path, clips: list[str] | None = None) -> Iterator[Stream]:
