@@ -36,22 +36,12 @@ from typing import Any
 import torch
 from benching.ablation import measure_ablations, print_ablations
 from benching.cost import STATE_NOTE, compression_cost, encoding_rounds, endless_cost, judge_cost, print_state
-from benching.fidelity import Errors, measure_fidelity, print_fidelity, print_judged
+from benching.fidelity import measure_fidelity, plot_fidelity, print_fidelity, print_judged
 from benching.methods import DEFAULT, RATES, Method, all_methods, usable
-from benching.queries import QUERY_KINDS
-from benching.retrieval import (
-    LEVELS,
-    NOTE,
-    READOUTS,
-    Results,
-    judge_retrieval,
-    measure_retrieval,
-    print_retrieval,
-    recall,
-)
+from benching.retrieval import NOTE, READOUTS, judge_retrieval, measure_retrieval, plot_retrieval, print_retrieval
 from benching.rivals import RIVALS, THRESHOLDS
 from benching.synthetic import synthetic_stream
-from benching.tables import Report, mean, plot_lines, progress, require_matplotlib
+from benching.tables import Report, progress, require_matplotlib
 from benching.tokens import FPS, KINDS, Stream, clip_streams, lacking, media_folder, windows
 
 PARTS = ("fidelity", "retrieval", "cost", "ablation")
@@ -176,32 +166,6 @@ def fidelity_part(kind: str, streams: list[Stream], methods: list[Method], run: 
         plot_fidelity(run.plot, kind, errors, size.fidelity_rates, report)
 
 
-def plot_fidelity(folder: Path, kind: str, errors: Errors, rates: Sequence[int], report: Report) -> None:
-    for query in QUERY_KINDS[:2]:
-        series, left_out = {}, []
-        for label in errors.labels():
-            cells = [mean(list(errors.values.get((label, rate, query), {}).values())) for rate in rates]
-            if any(value < 1.5 for value in cells):
-                series[label] = ([1 / rate for rate in rates], cells)
-            else:
-                left_out.append(label)
-        without = f" Without those above 1.5 everywhere: {', '.join(left_out)}." if left_out else ""
-        report.remark(
-            f"Plot fidelity-{kind}-{query}.png: means of the table, cells that lack windows too.{without} Random "
-            "queries have no plot."
-        )
-        plot_lines(
-            folder / f"fidelity-{kind}-{query}.png",
-            series,
-            title=f"Attention error, {kind}, {query} queries",
-            x_label="share of tokens kept",
-            y_label="error (1: the mean token)",
-            log_x=True,
-            log_y=True,
-            bold=[DEFAULT],
-        )
-
-
 def retrieval_part(kind: str, streams: list[Stream], methods: list[Method], run: Run) -> None:
     size, report = run.size, run.report
     rates = size.retrieval_rates
@@ -222,25 +186,6 @@ def retrieval_part(kind: str, streams: list[Stream], methods: list[Method], run:
         judge_retrieval(report, f"Retrieval, {kind}", results)
     if run.plot:
         plot_retrieval(run.plot, kind, results, labels, rates)
-
-
-def plot_retrieval(folder: Path, kind: str, results: Results, labels: Sequence[str], rates: Sequence[int]) -> None:
-    def value(label: str, rate: int) -> float:
-        found = [f for answers in results.get((label, rate), {}).values() for f in answers]
-        return recall(found, LEVELS[0]) if found else float("nan")
-
-    share = [1 / rate for rate in rates]
-    series = {label: (share, [value(label, rate) for rate in rates]) for label in labels}
-    full = value("all tokens", 1)
-    plot_lines(
-        folder / f"retrieval-{kind}.png",
-        {"all tokens": (share, [full] * len(rates)), **series},
-        title=f"Moments found, {kind}",
-        x_label="share of tokens kept",
-        y_label="R@1 at IoU 0.3",
-        log_x=True,
-        bold=[DEFAULT],
-    )
 
 
 def ablation_part(kind: str, streams: list[Stream], run: Run) -> None:

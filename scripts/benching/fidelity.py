@@ -12,17 +12,26 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
 from benching.methods import DEFAULT, QUERY_TOKENS, TOLD, Method, budget_of, compress
 from benching.queries import QUERY_KINDS, make_probe, merged_answer
 from benching.rivals import RIVALS
-from benching.tables import Report, deviation, mean, progress, spread
+from benching.tables import Report, deviation, mean, plot_lines, progress, spread
 from benching.tokens import Stream
 from csat_fusion.errors import CompressionError
 
-__all__ = ["Errors", "fidelity_of", "judge_fidelity", "measure_fidelity", "print_fidelity", "print_judged"]
+__all__ = [
+    "Errors",
+    "fidelity_of",
+    "judge_fidelity",
+    "measure_fidelity",
+    "plot_fidelity",
+    "print_fidelity",
+    "print_judged",
+]
 
 Cell = tuple[str, int, str]  # label, rate, kind of query
 
@@ -319,4 +328,31 @@ def print_judged(report: Report, title: str, errors: Errors, rates: Sequence[int
             f"{title}: within 1.25x of the best offline method in every row{words}",
             near == len(each) if each else None,
             f"{near} of {len(each)} rows",
+        )
+
+
+def plot_fidelity(folder: Path, kind: str, errors: Errors, rates: Sequence[int], report: Report) -> None:
+    """A plot for event and background queries; methods far worse than the mean token are left out, and named."""
+    for query in QUERY_KINDS[:2]:
+        series, left_out = {}, []
+        for label in errors.labels():
+            cells = [mean(list(errors.values.get((label, rate, query), {}).values())) for rate in rates]
+            if any(value < 1.5 for value in cells):
+                series[label] = ([1 / rate for rate in rates], cells)
+            else:
+                left_out.append(label)
+        without = f" Without those above 1.5 everywhere: {', '.join(left_out)}." if left_out else ""
+        report.remark(
+            f"Plot fidelity-{kind}-{query}.png: means of the table, cells that lack windows too.{without} Random "
+            "queries have no plot."
+        )
+        plot_lines(
+            folder / f"fidelity-{kind}-{query}.png",
+            series,
+            title=f"Attention error, {kind}, {query} queries",
+            x_label="share of tokens kept",
+            y_label="error (1: the mean token)",
+            log_x=True,
+            log_y=True,
+            bold=[DEFAULT],
         )

@@ -19,13 +19,14 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benching.fidelity import seeds_of
 from benching.methods import DEFAULT, TOLD, Method, budget_of, compressed
-from benching.tables import Report, mean, progress, spread
+from benching.tables import Report, mean, plot_lines, progress, spread
 from benching.tokens import Moment, Stream
 from csat_fusion.errors import CompressionError
 
@@ -38,6 +39,7 @@ __all__ = [
     "judge_retrieval",
     "locate",
     "measure_retrieval",
+    "plot_retrieval",
     "print_retrieval",
     "relevance",
     "score",
@@ -322,4 +324,23 @@ def judge_retrieval(report: Report, title: str, results: Results, rate: int = 32
         kept >= share * full,
         f"{DEFAULT} {kept:.3f} of {full:.3f}: {kept / full:.0%} "
         f"({len(base)} moments, so a standard error of {error:.2f} in each)",
+    )
+
+
+def plot_retrieval(folder: Path, kind: str, results: Results, labels: Sequence[str], rates: Sequence[int]) -> None:
+    def value(label: str, rate: int) -> float:
+        found = [f for answers in results.get((label, rate), {}).values() for f in answers]
+        return recall(found, LEVELS[0]) if found else float("nan")
+
+    share = [1 / rate for rate in rates]
+    series = {label: (share, [value(label, rate) for rate in rates]) for label in labels}
+    full = value("all tokens", 1)
+    plot_lines(
+        folder / f"retrieval-{kind}.png",
+        {"all tokens": (share, [full] * len(rates)), **series},
+        title=f"Moments found, {kind}",
+        x_label="share of tokens kept",
+        y_label="R@1 at IoU 0.3",
+        log_x=True,
+        bold=[DEFAULT],
     )
