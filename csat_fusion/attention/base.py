@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from csat_fusion.attention.core import join_heads, split_heads
+from csat_fusion.attention.core import check_like, join_heads, split_heads
 from csat_fusion.attention.maps import AttentionMap
 from csat_fusion.attention.masks import pair_bias, token_ends, token_masses
 from csat_fusion.compressors.budget import Budget
 from csat_fusion.errors import CompressionError
+from csat_fusion.measurements.hashing import checked_seed
+from csat_fusion.recovery.base import fraction
 from csat_fusion.tables import Entry, Table
 
 __all__ = ["ATTENTIONS", "Attended", "AttentionMap", "CrossAttention", "Memory", "make_attention"]
@@ -32,7 +34,8 @@ class Memory:
     """What is attended to: inputs ``key [B, n, kdim]``, ``value [B, n, vdim]``, how many tokens each stands for
     (``weight [B, n]``, ``None``: one each), until when each lasts (``end [B, n]``, for causal use only), and, where
     tokens were merged, the row of each original one (``assignment [B, n]``) with its share in it (``share [B, n]``).
-    ``ready``: the caller gave weights, so the tokens are merged ones already."""
+    ``ready``: the caller gave weights, so the tokens are merged ones already. ``mixed``: each row holds something of
+    every token, so no mask over tokens can be kept to."""
 
     key: Tensor
     value: Tensor
@@ -41,6 +44,7 @@ class Memory:
     end: Tensor | None = None
     assignment: Tensor | None = None
     share: Tensor | None = None
+    mixed: bool = False
 
 
 class Attended(NamedTuple):
@@ -56,7 +60,8 @@ class CrossAttention(nn.Module, ABC):
     """Queries attend to a memory of tokens, each of which may stand for several (``weights``).
 
     Parameters, their names and their initial distribution are those of ``nn.MultiheadAttention(batch_first=True)``, so
-    a state dict of one fits the other where the method has no parameters of its own.
+    a state dict of one fits the other where the method has no parameters of its own. It may stand as ``self_attn`` or
+    ``multihead_attn`` in torch's transformer layers; give ``nn.TransformerEncoder`` ``enable_nested_tensor=False``.
 
     Args:
         embed_dim: E, the width of queries and of the output.
@@ -64,8 +69,15 @@ class CrossAttention(nn.Module, ABC):
         dropout: share of attention that is dropped in training.
         bias: projections have one.
         kdim, vdim: widths of keys and values, E where None.
-        seed: of the initial values, drawn on the CPU by a generator of their own: layers of one seed start equal.
+        seed: of the initial values, from 0 to 2^63 - 1; drawn on the CPU by a generator of their own: layers of one
+            seed start equal.
     """
+
+    #: read by torch's transformer layers
+    batch_first: bool = True
+    # Must be False: where it is True, those layers call a kernel of exact attention on in_proj_weight instead of
+    # forward (in eval mode, without gradient), and any method here would silently be another one.
+    _qkv_same_embed_dim: bool = False
 
     #: a mask for each query and token (``attn_mask``, ``is_causal``) can be kept to
     takes_pair_masks: bool = True
@@ -97,11 +109,9 @@ class CrossAttention(nn.Module, ABC):
             whole_number(name, number)
         if embed_dim % num_heads:
             raise CompressionError(f"num_heads must divide embed_dim {embed_dim}, got {num_heads}")
-        if not 0 <= dropout < 1:
-            raise CompressionError(f"dropout must be at least 0 and below 1, got {dropout!r}")
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads
-        self.kdim, self.vdim, self.dropout = kdim, vdim, float(dropout)
-        generator = torch.Generator().manual_seed(seed)
+        self.kdim, self.vdim, self.dropout = kdim, vdim, fraction("dropout", dropout)
+        generator = torch.Generator().manual_seed(checked_seed(seed))
         like = {"device": device, "dtype": dtype}
         joint = kdim == vdim == embed_dim
         shapes = {
@@ -162,12 +172,16 @@ class CrossAttention(nn.Module, ABC):
         """Attend; the masks mean what they mean to ``nn.MultiheadAttention``.
 
         Args:
-            query: ``[B, q, E]``; key: ``[B, n, kdim]``; value: ``[B, n, vdim]``; or all three without B.
+            query: ``[B, q, E]``; key: ``[B, n, kdim]``; value: ``[B, n, vdim]``; or all three without B. In the type
+                and on the device of the parameters, unless autocast is on.
             key_padding_mask: ``[B, n]``, bool (true: ignored, a weight of 0) or floating point (added to the scores).
             need_weights: ``True`` for the attention over the n tokens ``[B, q, n]``; ``"map"`` for an
-                :class:`AttentionMap` with measurements and times. Takes as much memory as it says, for each head.
-            attn_mask: ``[q, m]`` or ``[B * H, q, m]``, bool (true: not attended to) or added to the scores; m are the
-                tokens attended to, so a method that merges the tokens itself cannot take one.
+                :class:`AttentionMap` with measurements and times. Takes as much memory as it says, for each head, and
+                keeps the fused kernel from serving; so it is off unless asked for, other than in torch.
+            attn_mask: ``[q, n]`` or ``[B * H, q, n]``, bool (true: not attended to) or added to the scores. Where the
+                call merges tokens, a merged one is not attended to if any of its members is not, as its mean holds
+                them all; finite numbers of its members become the log of the weighted mean of their exponentials.
+                Only true and ``-inf`` keep a token out: a very low number beside others does not.
             average_attn_weights: the mean over heads instead of each head's.
             is_causal: a query at time t sees the tokens, merged ones too, that ended by t (``query_seconds`` and
                 ``end_seconds``). Without ``query_seconds``, positions stand for times: query i sees the tokens up to
@@ -185,6 +199,10 @@ class CrossAttention(nn.Module, ABC):
         Raises:
             CompressionError: shapes or types disagree, a value is not allowed, or the method cannot keep to a mask.
         """
+        if query.is_nested or key.is_nested or value.is_nested:
+            raise CompressionError(
+                "attention takes no nested tensors; make nn.TransformerEncoder with enable_nested_tensor=False"
+            )
         if query.ndim == key.ndim == value.ndim == 2:
             rows = (None if t is None else t[None] for t in (weights, start_seconds, end_seconds, query_seconds))
             padding = None if key_padding_mask is None else key_padding_mask[None]
@@ -227,17 +245,20 @@ class CrossAttention(nn.Module, ABC):
             memory = replace(memory, end=token_ends(query, key, end, query_seconds))
         memory = self._compress(memory, start, end)
         heads = self._project(query, memory.key, memory.value)
-        if not self.takes_pair_masks and (attn_mask is not None or is_causal):
+        if (memory.mixed or not self.takes_pair_masks) and (attn_mask is not None or is_causal):
             raise CompressionError(f"{self._called()} mixes the tokens, so it cannot keep to attn_mask or is_causal")
-        pairs = pair_bias(heads[0], heads[1], attn_mask, memory.end, query_seconds)
+        merged = None
+        if memory.assignment is not None and memory.share is not None:
+            merged = (memory.assignment, memory.share)
+        pairs = pair_bias(heads[0], heads[1], attn_mask, memory.end, query_seconds, merged)
         seen = self._attend(*heads, memory.weight, pairs, bool(need_weights))
         out: Tensor = self.out_proj(join_heads(seen.context))
         if not need_weights or seen.measurements is None:
             return out, None
         measurements = seen.measurements.mean(dim=1) if average else seen.measurements
         tokens = measurements if seen.tokens is None else seen.tokens.mean(dim=1) if average else seen.tokens
-        if memory.assignment is not None and memory.share is not None:
-            at, share = ((t if average else t[:, None])[..., None, :] for t in (memory.assignment, memory.share))
+        if merged is not None:
+            at, share = ((t if average else t[:, None])[..., None, :] for t in merged)
             tokens = tokens.gather(-1, at.expand(*tokens.shape[:-1], at.shape[-1])) * share.to(tokens)
         if need_weights == "map":
             return out, AttentionMap(measurements, tokens, start, end)
@@ -271,6 +292,7 @@ class CrossAttention(nn.Module, ABC):
             raise CompressionError(
                 f"query, key and value must be floating point, got {query.dtype}, {key.dtype}, {value.dtype}"
             )
+        check_like(self.out_proj.weight, query=query, key=key, value=value)
 
     def _check_rows(self, key: Tensor, **rows: Tensor | None) -> None:
         for name, row in rows.items():

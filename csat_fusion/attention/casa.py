@@ -1,11 +1,10 @@
 """Fusion of text and video in which text attends, in one softmax, to its own window's text and visual tokens.
 
 CASA: Cross-Attention via Self-Attention for Efficient Vision-Language Fusion, M. Boehle, A. Royer, J. Marrie, E. Grave
-    and
-P. Perez, 2025, arXiv 2512.19535. A window is what one image (here: one stretch of video) and the text up to the next
-are. That text attends to text in the same layer gives it a way to not look: cross-attention alone has to spend all its
-attention on the image. Visual tokens are never updated, so they cost nothing in later layers. Here they may be merged
-ones, with the logarithm of their weights added to their scores.
+and P. Perez, 2025, arXiv 2512.19535. A window is what one image (here: one stretch of video) and the text up to the
+next are. That text attends to text in the same layer gives it a way to not look: cross-attention alone has to spend
+all its attention on the image. Visual tokens are never updated, so they cost nothing in later layers. Here they may be
+merged ones, with the logarithm of their weights added to their scores.
 
 Shapes: B batch, L text tokens, n visual tokens, k text tokens of a step, E width of text, H heads, dh = E / H.
 """
@@ -20,8 +19,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from csat_fusion.attention.base import seeded, whole_number
-from csat_fusion.attention.core import attend, check_weights, join_heads, log_weight, split_heads
+from csat_fusion.attention.core import attend, check_like, check_weights, join_heads, log_weight, split_heads
 from csat_fusion.errors import CompressionError
+from csat_fusion.measurements.hashing import checked_seed
+from csat_fusion.recovery.base import fraction
 from csat_fusion.tokens import TokenSet
 
 __all__ = ["CASAFusion", "CASAStream"]
@@ -31,8 +32,9 @@ class CASAFusion(nn.Module):
     """Text ``[B, L, E]`` looks at the visual tokens of its window and at the text of its window that came before.
 
     Windows are given for each token: as whole numbers, or as seconds (floating point) when ``window_seconds`` cuts time
-    into windows ``[i * window_seconds, (i + 1) * window_seconds)``. A merged token that spans several belongs to the
-    one of the time that is given for it.
+    into windows ``[i * window_seconds, (i + 1) * window_seconds)``. Seconds are float32 or float64; a time that is
+    below an edge by no more than the rounding of its type is taken as the edge, so that 0.3 s begins a window of 0.1 s
+    in either type. A merged token that spans several belongs to the one of the time that is given for it.
 
     Args:
         embed_dim: E. num_heads: H, divides E.
@@ -67,14 +69,14 @@ class CASAFusion(nn.Module):
             whole_number(name, number)
         if embed_dim % num_heads:
             raise CompressionError(f"num_heads must divide embed_dim {embed_dim}, got {num_heads}")
-        if not 0 <= dropout < 1:
-            raise CompressionError(f"dropout must be at least 0 and below 1, got {dropout!r}")
-        if window_seconds is not None and not 0 < window_seconds < math.inf:
-            raise CompressionError(f"window_seconds must be above 0 and finite, got {window_seconds!r}")
+        if window_seconds is not None:
+            real = isinstance(window_seconds, int | float) and not isinstance(window_seconds, bool)
+            if not real or not 0 < window_seconds < math.inf:
+                raise CompressionError(f"window_seconds must be above 0 and finite, got {window_seconds!r}")
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads
         self.visual_dim = visual_width
-        self.window_seconds, self.residual, self.dropout = window_seconds, residual, float(dropout)
-        generator = torch.Generator().manual_seed(seed)
+        self.window_seconds, self.residual, self.dropout = window_seconds, residual, fraction("dropout", dropout)
+        generator = torch.Generator().manual_seed(checked_seed(seed))
         like: dict[str, Any] = {"device": device, "dtype": dtype}
 
         def made(rows: int, columns: int) -> nn.Parameter:
@@ -179,9 +181,15 @@ class CASAFusion(nn.Module):
             return window.to(torch.int64)
         if self.window_seconds is None:
             raise CompressionError(f"{name} in seconds needs window_seconds, the length of a window, in the layer")
+        if window.dtype not in (torch.float32, torch.float64):  # half precision steps by 0.5 s at 1000 s
+            raise CompressionError(f"{name} in seconds must be float32 or float64, got {window.dtype}")
         if not torch.compiler.is_compiling() and not bool(torch.isfinite(window).all()):
             raise CompressionError(f"{name} must be finite, got {float(window[~torch.isfinite(window)][0])}")
-        return torch.floor(window.double() / self.window_seconds).to(torch.int64)
+        place = window.double() / self.window_seconds
+        # A few roundings of the type: of the time, of the product that it came from; in float64, of a sum of thousands.
+        slack = place.abs() * max(2 * torch.finfo(window.dtype).eps, 1e-12)
+        edge = place.round()
+        return torch.where((place - edge).abs() <= slack, edge, place.floor()).to(torch.int64)
 
     def _check(self, text: Tensor, visual: Tensor, weights: Tensor | None) -> None:
         shapes = f"text {text.dtype} {list(text.shape)}, visual {visual.dtype} {list(visual.shape)}"
@@ -192,6 +200,7 @@ class CASAFusion(nn.Module):
             raise CompressionError(f"expected {expected}, got {shapes}")
         if not text.is_floating_point() or not visual.is_floating_point():
             raise CompressionError(f"expected {expected}, got {shapes}")
+        check_like(self.text_weight, text=text, visual=visual)
         if weights is not None:
             if weights.shape != visual.shape[:2]:
                 raise CompressionError(f"weights must be {list(visual.shape[:2])}, got {list(weights.shape)}")
@@ -204,7 +213,9 @@ class CASAStream:
 
     What is kept are keys and values of the window's visual tokens and of its text so far, so that the state is bounded
     by the longest window, however long the stream. The outputs are those of the layer's ``forward`` over all of it.
-    Text before the first window sees only text. Not safe for several threads at once.
+    Text before the first window sees only text. What is kept is kept without its autograd graph, which would grow with
+    the stream: gradients pass within a step, not to the tokens and the text before it; train with ``forward``. Not safe
+    for several threads at once.
     """
 
     def __init__(self, fusion: CASAFusion) -> None:
@@ -239,8 +250,8 @@ class CASAStream:
         fusion = self._fusion
         fusion._check(visual.new_zeros(visual.shape[0], 0, fusion.embed_dim), visual, weights)
         key, value = fusion._visual(visual)
-        self._key, self._value = key.clone(), value.clone()
-        self._bias = None if weights is None else log_weight(weights, key.dtype)
+        self._key, self._value = key.detach().clone(), value.detach().clone()
+        self._bias = None if weights is None else log_weight(weights.detach(), key.dtype)
 
     def step(self, text: Tensor) -> Tensor:
         """The output ``[B, k, E]`` for the next text tokens ``[B, k, E]`` of the window; ``[k, E]`` for ``[k, E]``.
@@ -268,5 +279,5 @@ class CASAStream:
             kept = torch.cat([kept, kept.new_zeros(batch, count)], dim=-1)
             bias = bias + kept[:, None, None, :]
         out = fusion._fused(text, query, key, value, bias)
-        self._key, self._value, self._bias = key, value, kept
+        self._key, self._value, self._bias = key.detach(), value.detach(), kept
         return out

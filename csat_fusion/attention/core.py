@@ -13,12 +13,15 @@ from torch.nn.functional import dropout as drop
 from torch.nn.functional import scaled_dot_product_attention
 
 from csat_fusion.errors import CompressionError
+from csat_fusion.precision import without_autocast
 
 __all__ = [
     "attend",
     "broadcast_lead",
     "check_inputs",
+    "check_like",
     "check_weights",
+    "is_symbol",
     "join_heads",
     "log_weight",
     "split_all",
@@ -83,13 +86,37 @@ def attend(
         context = scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout, scale=scale)
         return (context if alive is None else torch.where(alive, context, 0.0)), None
     factor = scale if scale is not None else query.shape[-1] ** -0.5
-    scores = (query * factor) @ key.mT
-    wide = torch.promote_types(scores.dtype, torch.float32)
-    weights = torch.softmax(scores if bias is None else scores + bias, dim=-1, dtype=wide)
-    if alive is not None:
-        weights = torch.where(alive, weights, 0.0)
-    weights = weights.to(value.dtype)
-    return drop(weights, dropout) @ value, weights
+    wide = torch.promote_types(query.dtype, torch.float32)
+    with without_autocast(query.device):  # in half precision scores overflow that the fused kernel keeps in float32
+        scores = (query.to(wide) * factor) @ key.to(wide).mT
+        weights = torch.softmax(scores if bias is None else scores + bias, dim=-1)
+        if alive is not None:
+            weights = torch.where(alive, weights, 0.0)
+        context = drop(weights, dropout) @ value.to(wide)
+    return context.to(value.dtype), weights.to(value.dtype)
+
+
+def check_like(parameter: Tensor, **tensors: Tensor) -> None:
+    """All on the device of ``parameter`` and in its type; under autocast in any type that autocast would cast.
+
+    Raises:
+        CompressionError: one is not.
+    """
+    device = parameter.device.type
+    cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    for name, tensor in tensors.items():
+        if tensor.device != parameter.device:
+            raise CompressionError(f"{name} is on {tensor.device}, the parameters are on {parameter.device}")
+        castable = cast and torch.float64 not in (tensor.dtype, parameter.dtype)  # autocast leaves float64 alone
+        if tensor.dtype != parameter.dtype and not castable:
+            raise CompressionError(
+                f"{name} is {tensor.dtype}, the parameters are {parameter.dtype}; they must agree unless autocast is on"
+            )
+
+
+def is_symbol(number: object) -> bool:
+    """``torch.export`` has it as a symbol: a comparison would fix what it may be."""
+    return isinstance(number, torch.SymInt)
 
 
 def check_inputs(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float | None = None) -> tuple[int, ...]:

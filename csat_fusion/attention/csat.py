@@ -13,12 +13,12 @@ each other. (2) ``softmax(Q (Phi K)^T)`` is no measurement of ``softmax(Q K^T)``
 mixing, and a mixed key with random signs resembles no key. Three readings can be computed:
 
 - ``published``: as printed, with z taken as the signal itself (``A = Psi``) in the decoding. For comparison and
-training. - ``merged``: Phi's rows are weighted means of tokens that are alike; ``softmax(q k / sqrt d + log w)``, w
-  their weights, is what the unmerged tokens give, exactly where they are equal.
+  training.
+- ``merged``: Phi's rows are weighted means of tokens that are alike; ``softmax(q k / sqrt d + log w)``, w their
+  weights, is what the unmerged tokens give, exactly where they are equal.
 - ``feature``: Phi ``[r, dh]`` measures features. ``(A V) Phi^T = A (V Phi^T)`` holds exactly, so the context of
   measured values is the measured context, and is recovered by the pseudo-inverse, or by sparse decoding. Keys and
-  queries are
-  measured too: ``q Phi^T Phi k`` estimates ``q k``. The softmax still runs over n tokens.
+  queries are measured too: ``q Phi^T Phi k`` estimates ``q k``. The softmax still runs over n tokens.
 
 Shapes: q queries, n tokens, m rows, d and dv widths of keys and values, H heads, dh width of a head, r measured
 features.
@@ -71,7 +71,10 @@ def csat_attention(
         weights: ``[..., n]``, how many tokens each key stands for; 0 masks it. In the ``published`` reading, that
             counts a column of Phi w times, as nothing better is defined.
         denoiser: takes each head's context ``[..., H, q, w]`` to the one that is given back. For ``feature`` w is r and
-            the pseudo-inverse of Phi is used where ``None``; otherwise ``None`` leaves the context alone.
+            the pseudo-inverse of Phi is used where ``None``; otherwise ``None`` leaves the context alone. So the
+            ``published`` reading is not decoded here unless a denoiser is given, where :class:`CSATCrossAttention
+            <csat_fusion.attention.csat_module.CSATCrossAttention>` decodes by default; to have the same, give its
+            :class:`csat_fusion.attention.decoder.ContextDecoder` with ``learned=False``.
 
     Returns:
         ``[..., q, dv]`` in the type of the query.
@@ -105,6 +108,19 @@ def csat_attention(
     return join_heads(context)
 
 
+def check_averaging(measurement: Measurement) -> None:
+    """The rows of a measurement of the merged reading are averages.
+
+    Raises:
+        CompressionError: they are not.
+    """
+    if not measurement.averaging:
+        raise CompressionError(
+            f"the merged reading needs a measurement whose rows are averages (not negative, summing to one), "
+            f"got {type(measurement).__name__}"
+        )
+
+
 def measured_means(
     key: Tensor, value: Tensor, weights: Tensor | None, measurement: Measurement
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,11 +131,7 @@ def measured_means(
     Raises:
         CompressionError: the rows of the measurement are not averages.
     """
-    if not measurement.averaging:
-        raise CompressionError(
-            f"the merged reading needs a measurement whose rows are averages (not negative, summing to one), "
-            f"got {type(measurement).__name__}"
-        )
+    check_averaging(measurement)
     wide = torch.promote_types(key.dtype, torch.float32)
     mass = getattr(measurement, "weight", None)
     if not isinstance(mass, Tensor):  # no rows are heavier than others: that all weigh the same changes nothing

@@ -16,15 +16,26 @@ import torch
 from torch import Tensor, nn
 
 from csat_fusion.attention.base import Attended, CrossAttention, Memory
-from csat_fusion.attention.core import attend
-from csat_fusion.attention.csat import READINGS, Reading, feature, feature_matrix, inverse, measured_means, published
+from csat_fusion.attention.core import attend, is_symbol
+from csat_fusion.attention.csat import (
+    READINGS,
+    Reading,
+    check_averaging,
+    feature,
+    feature_matrix,
+    inverse,
+    measured_means,
+    published,
+)
 from csat_fusion.attention.decoder import ContextDecoder
+from csat_fusion.attention.linformer import rows_kept
 from csat_fusion.attention.masks import combined
 from csat_fusion.attention.merge import merge_rows, row_masses, ward_rows
 from csat_fusion.compressors.budget import Budget, Ratio, parse_budget
 from csat_fusion.dictionaries.base import Dictionary
 from csat_fusion.errors import CompressionError
 from csat_fusion.measurements.base import Measurement, make_measurement
+from csat_fusion.measurements.merging import MergingMeasurement
 
 __all__ = ["CSATCrossAttention"]
 
@@ -47,16 +58,22 @@ class CSATCrossAttention(CrossAttention):
             "hadamard".
         denoiser: ``None``, "lista" (a trained sparse decoder), or a module from context to context, ``[B, H, q, dh]``
             (``[B, H, q, r]`` to ``dh`` in the ``feature`` reading). ``None`` decodes by ISTA in the ``published``
-            reading, as printed; by the pseudo-inverse of Phi in the ``feature`` one; not at all in the ``merged`` one.
+            reading, as printed, which :func:`csat_fusion.attention.csat.csat_attention` does not; by the pseudo-inverse
+            of Phi in the ``feature`` one; not at all in the ``merged`` one.
         tokens: n, where a measurement has to know it.
         dictionary, steps, threshold: of the sparse decoding.
         gap_seconds: tokens with more unseen time than this between their spans are not merged; needs spans in the call.
         share: of the surplus, that one round of merging closes.
 
-    A measurement made by name is not in the state dict, but its seed is (``measurement_seed``), and a state of another
-    seed is refused. With ``is_causal`` a query sees no merged token with a member that ended after it, so no value of a
-    later token reaches it; but which tokens were merged was decided knowing all. For a strictly causal stream merge
-    with a :class:`csat_fusion.compressors.base.Compressor` and give ``weights`` and ``end_seconds``.
+    A random measurement is not in the state dict, but what it is (kind, rows, columns, seed; ``measurement_record``, as
+    text in bytes), and a state with another one is refused.
+
+    With ``is_causal`` a query sees no merged token with a member that ended after it, so no value of a later token
+    reaches it. But which tokens were merged was decided knowing all, and a merged token that reaches far into the
+    future hides its past too: of 40 random tokens that attend to each other merged to 8, 23 see nothing at all and get
+    the bias of the output. So merge causally instead, frame by frame with a
+    :class:`csat_fusion.compressors.base.Compressor`, and give its tokens with ``weights``, ``end_seconds`` and
+    ``query_seconds``; or bound by ``gap_seconds`` what is merged.
     """
 
     def __init__(
@@ -84,15 +101,14 @@ class CSATCrossAttention(CrossAttention):
         if reading not in READINGS:
             raise CompressionError(f"reading must be one of {', '.join(READINGS)}, got {reading!r}")
         for name, number in (("gap_seconds", gap_seconds), ("share", share)):
-            if not number >= 0 or (name == "share" and not 0 < number <= 1):
+            real = isinstance(number, int | float) and not isinstance(number, bool)
+            if not real or not number >= 0 or (name == "share" and not 0 < number <= 1):
                 raise CompressionError(f"{name} must be at least 0 (a share above 0, at most 1), got {number!r}")
         self.budget: int | Ratio = limit
         self.reading: Reading = reading
         self.gap_seconds, self.share = float(gap_seconds), float(share)
         self.takes_pair_masks = reading != "published"
         self.measurement, self.value_measurement = self._measurements(measurement, tokens, seed)
-        if self.measurement is not None and not isinstance(measurement, Measurement):
-            self.register_buffer("measurement_seed", torch.tensor(seed, device=self.out_proj.weight.device))
         decode: dict[str, Any] = {"dictionary": dictionary, "steps": steps, "threshold": threshold}
         over = self.measurement if reading == "feature" else None
         if denoiser == "lista" or (denoiser is None and reading == "published"):
@@ -101,6 +117,14 @@ class CSATCrossAttention(CrossAttention):
             raise CompressionError(f"denoiser must be None, 'lista' or a module, got {denoiser!r}")
         like = self.out_proj.weight
         self.denoiser: nn.Module | None = None if denoiser is None else denoiser.to(like.device, like.dtype)
+        self._record = _described(self.measurement, self.value_measurement)
+        if self.measurement is not None:
+            record = torch.tensor(list(self._record.encode()), dtype=torch.uint8, device=like.device)
+            self.register_buffer("measurement_record", record)
+            if not isinstance(measurement, Measurement):  # one's own is where one put it
+                self.measurement.to(like.device, like.dtype)
+                if self.value_measurement is not None:
+                    self.value_measurement.to(like.device, like.dtype)
 
     def _measurements(
         self, given: Measurement | str | None, tokens: int | None, seed: int
@@ -120,21 +144,26 @@ class CSATCrossAttention(CrossAttention):
             elif not isinstance(given, Measurement):
                 raise CompressionError(f"a measurement of the ratio {self.budget.share} needs tokens, the number n")
         if isinstance(given, Measurement):
+            if self.reading == "merged":
+                check_averaging(given)
             return given, given if self.reading == "published" else None
         name = given or ("gaussian" if self.reading == "published" else "hadamard")
         options = {"averaging": True} if self.reading == "merged" and name == "learned" else {}
         # far from each other: the projections draw from the seed itself
-        first = make_measurement(name, rows, columns, seed=2 * seed + 1, **options)
+        seeds = [(2 * seed + i) % 2**63 for i in (1, 2)]
+        first = make_measurement(name, rows, columns, seed=seeds[0], **options)
+        if self.reading == "merged":
+            check_averaging(first)
         if self.reading != "published":
             return first, None
-        return first, make_measurement(name, rows, columns, seed=2 * seed + 2, **options)
+        return first, make_measurement(name, rows, columns, seed=seeds[1], **options)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        held, own = state_dict.get(f"{prefix}measurement_seed"), getattr(self, "measurement_seed", None)
-        if held is not None and own is not None and int(held) != int(own):
-            raise CompressionError(
-                f"the state is that of an attention whose measurement has the seed {int(held)}, this one has {int(own)}"
-            )
+        held = state_dict.get(f"{prefix}measurement_record")
+        if held is not None and not held.is_meta and self._record:
+            other = bytes(held.tolist()).decode(errors="replace")
+            if other != self._record:
+                raise CompressionError(f"the state is that of an attention with {other}; this one has {self._record}")
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _features(self, tokens: int | None) -> int:
@@ -151,7 +180,7 @@ class CSATCrossAttention(CrossAttention):
             return tokens
         if self.measurement is not None:
             return self.measurement.rows
-        return self.budget.limit(tokens) if isinstance(self.budget, Ratio) else min(self.budget, tokens)
+        return rows_kept(self.budget, tokens)
 
     def state_numbers(self, tokens: int) -> int:
         """``m (2 dh + 1)`` merged (keys, values, a weight for all heads is counted for each), ``2 m dh`` published,
@@ -163,16 +192,27 @@ class CSATCrossAttention(CrossAttention):
 
     def _compress(self, memory: Memory, start: Tensor | None, end: Tensor | None) -> Memory:
         n = memory.key.shape[1]
-        if self.reading != "merged" or memory.ready or (self.measurement is None and self.rows(n) == n):
+        if self.reading != "merged" or memory.ready:
             return memory
         if self.measurement is not None:
             if memory.end is not None:
                 raise CompressionError("is_causal needs tokens merged by time; a measurement given mixes them all")
+            given = memory.weight
             key, value, mass = measured_means(memory.key, memory.value, memory.weight, self.measurement)
-            return replace(memory, key=key, value=value, weight=mass)
+            memory = replace(memory, key=key, value=value, weight=mass, mixed=True)
+            if not isinstance(self.measurement, MergingMeasurement):
+                return memory
+            phi = self.measurement
+            assignment, share = (t.expand(len(key), n) for t in (phi.assignment.clamp(min=0), phi.share))
+            if given is not None:
+                _, share = row_masses(assignment, share * given, phi.rows)
+            return replace(memory, assignment=assignment, share=share, mixed=False)
+        m = self.rows(n)
+        # A share of one merges nothing either; where n is a symbol, the question would fix it.
+        if not is_symbol(n) and m == n:
+            return memory
         if self.gap_seconds < math.inf and (start is None or end is None):
             raise CompressionError(f"gap_seconds={self.gap_seconds} needs start_seconds and end_seconds in the call")
-        m = self.rows(n)
         weight = memory.weight
         if weight is None:
             weight = memory.key.new_ones(memory.key.shape[:2], dtype=torch.float32)
@@ -212,3 +252,15 @@ class CSATCrossAttention(CrossAttention):
         else:
             seen = Attended(*attend(query, key, value, combined(weight, bias, query.dtype), **options))
         return seen if self.denoiser is None else seen._replace(context=self.denoiser(seen.context))
+
+
+def _described(*measurements: Measurement | None) -> str:
+    """What decides the entries of each measurement that has one kind of them."""
+    return ", ".join(
+        " ".join([type(one).__name__, *(f"{name}={vars(one)[name]}" for name in _DECIDING if name in vars(one))])
+        for one in measurements
+        if one is not None
+    )
+
+
+_DECIDING = ("rows", "columns", "seed", "nonzeros", "averaging")

@@ -1,25 +1,26 @@
 """Linformer: keys and values are mixed over the token axis by learned matrices.
 
-Linformer: Self-Attention with Linear Complexity, S. Wang, B. Z. Li, M. Khabsa, H. Fang and H. Ma, 2020, arXiv
-    2006.04768:
-``softmax(Q (E K)^T / sqrt d) (F V)`` with E, F ``[m, n]`` learned for one fixed n, shared by the heads of a layer.
+Linformer: Self-Attention with Linear Complexity, S. Wang, B. Z. Li, M. Khabsa, H. Fang and H. Ma, 2020,
+arXiv 2006.04768: ``softmax(Q (E K)^T / sqrt d) (F V)`` with E, F ``[m, n]`` learned for one fixed n, shared by the
+heads of a layer.
 
 Shapes: q queries, n tokens, m mixed rows, d and dv widths of keys and values, H heads, dh width of a head.
 """
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from csat_fusion.attention.base import Attended, CrossAttention, seeded, whole_number
-from csat_fusion.attention.core import attend, check_inputs, check_weights, join_heads, split_all
+from csat_fusion.attention.core import attend, check_inputs, check_weights, is_symbol, join_heads, split_all
 from csat_fusion.compressors.budget import Budget, Ratio, parse_budget
 from csat_fusion.errors import CompressionError
 
-__all__ = ["LinformerCrossAttention", "linformer_attention", "rows_of"]
+__all__ = ["LinformerCrossAttention", "linformer_attention", "rows_kept", "rows_of"]
 
 
 def linformer_attention(
@@ -117,6 +118,19 @@ def _mixed(
     if weight is not None:
         tokens = tokens * weight[..., None, None, :].to(tokens.dtype)
     return Attended(context, measurements, tokens)
+
+
+def rows_kept(budget: int | Ratio, tokens: int) -> int:
+    """m of n ``tokens``, at most n; whole-number arithmetic where ``torch.export`` has n as a symbol."""
+    if not isinstance(budget, Ratio):
+        return min(budget, tokens)
+    if not is_symbol(tokens):
+        return budget.limit(tokens)
+    # A product of floats would not go into a saved program. Shares that are no simple fraction are taken in 2^-40.
+    part = Fraction(budget.share).limit_denominator(10**6)
+    if abs(part / Fraction(budget.share) - 1) > 1e-12:
+        part = Fraction(max(1, int(budget.share * (1 - 1e-12) * 2**40)), 2**40)
+    return -(-tokens * part.numerator // part.denominator)
 
 
 def rows_of(what: str, budget: Budget | str, tokens: int | None) -> int:

@@ -37,7 +37,8 @@ class AttentionMap:
         A token's attention lies evenly over its span; what lies outside all bins is not counted.
 
         Raises:
-            CompressionError: the call gave no spans, or the edges are not at least two rising finite numbers.
+            CompressionError: the call gave no spans or one that does not end after it starts, or the edges are not at
+                least two rising finite numbers.
         """
         if self.start_seconds is None or self.end_seconds is None:
             raise CompressionError("attention over time needs start_seconds and end_seconds in the attention's call")
@@ -45,6 +46,11 @@ class AttentionMap:
         if edges.ndim != 1 or len(edges) < 2 or not bool(torch.isfinite(edges).all() & (edges.diff() > 0).all()):
             raise CompressionError(f"edges must be at least two rising finite numbers of seconds, got {edges.tolist()}")
         start, end = (t.to(edges)[..., None] for t in (self.start_seconds, self.end_seconds))
+        bad = ~(end > start)
+        if bool(bad.any()):
+            raise CompressionError(
+                f"every token must end after it starts, got the span [{float(start[bad][0])}, {float(end[bad][0])})"
+            )
         inside = (torch.minimum(end, edges[1:]) - torch.maximum(start, edges[:-1])).clamp_min(0.0)
         share = (inside / (end - start)).to(self.tokens.dtype)  # [B, n, bins]
         if self.tokens.ndim == share.ndim + 1:

@@ -11,18 +11,26 @@ import torch
 from torch import Tensor
 
 from csat_fusion.attention.core import check_weights, log_weight
+from csat_fusion.attention.merge import merge_bias
 from csat_fusion.errors import CompressionError
 
 __all__ = ["combined", "pair_bias", "token_ends", "token_masses"]
 
 
 def pair_bias(
-    query: Tensor, key: Tensor, mask: Tensor | None, end: Tensor | None, query_seconds: Tensor | None
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    end: Tensor | None,
+    query_seconds: Tensor | None,
+    merged: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor | None:
     """What ``attn_mask`` and causal order add to the scores of ``query [B, H, q, dh]`` and ``key [B, H, m, dh]``.
 
     ``end [B, m]`` says until when each token lasts, where the use is causal; queries without ``query_seconds [B, q]``
-    are at the positions 1 to q. Broadcastable to ``[B, H, q, m]``; ``None`` where there is neither mask nor order.
+    are at the positions 1 to q. ``merged``: the row and the share ``[B, n]`` of each token in the m keys, where they
+    are merged ones; the mask is over the n tokens then, and is merged with them (:func:`merge_bias`). Broadcastable to
+    ``[B, H, q, m]``; ``None`` where there is neither mask nor order.
     """
     if mask is None and end is None:
         return None
@@ -30,13 +38,19 @@ def pair_bias(
     m = key.shape[-2]
     bias = None
     if mask is not None:
-        if mask.shape not in ((q, m), (batch * heads, q, m)):
+        n = m if merged is None else merged[0].shape[-1]
+        if mask.shape not in ((q, n), (batch * heads, q, n)):
             raise CompressionError(
-                f"attn_mask must be [{q}, {m}] or [{batch * heads}, {q}, {m}] for {q} queries and the {m} tokens "
-                f"attended to, got {list(mask.shape)}"
+                f"attn_mask must be [{q}, {n}] or [{batch * heads}, {q}, {n}] for {q} queries and the {n} tokens "
+                f"given, got {list(mask.shape)}"
             )
-        bias = _additive("attn_mask", mask, query.dtype)
-        bias = bias.view(batch, heads, q, m) if mask.ndim == 3 else bias[None, None]
+        if mask.device != query.device:
+            raise CompressionError(f"attn_mask must be on {query.device} as the query is, got {mask.device}")
+        # merged in float32 at least: half precision would not hold the shares
+        bias = _additive("attn_mask", mask, query.dtype if merged is None else _wide(mask, query))
+        bias = bias.reshape(batch, heads, q, n) if mask.ndim == 3 else bias[None, None]
+        if merged is not None:
+            bias = merge_bias(bias, *merged, m).to(query.dtype)
     if end is not None:
         now = torch.arange(1, q + 1, device=end.device)[None] if query_seconds is None else query_seconds
         wide = torch.promote_types(end.dtype, now.dtype)
@@ -46,12 +60,18 @@ def pair_bias(
     return bias
 
 
+def _wide(mask: Tensor, query: Tensor) -> torch.dtype:
+    given = mask.dtype if mask.is_floating_point() else query.dtype
+    return torch.promote_types(torch.promote_types(given, query.dtype), torch.float32)
+
+
 def _additive(name: str, mask: Tensor, dtype: torch.dtype) -> Tensor:
     if mask.dtype == torch.bool:
         return torch.zeros((), dtype=dtype, device=mask.device).masked_fill(mask, -math.inf)
     if not mask.is_floating_point():
         raise CompressionError(f"{name} must be bool or floating point, got {mask.dtype}")
-    if not torch.compiler.is_compiling() and not bool((mask < math.inf).all()):  # NaN is not below either
+    seen = not torch.compiler.is_compiling() and not mask.is_meta
+    if seen and not bool((mask < math.inf).all()):  # NaN is not below either
         raise CompressionError(f"{name} must be finite or -inf, got {float(mask[~(mask < math.inf)][0])}")
     return mask.to(dtype)
 
@@ -64,6 +84,8 @@ def token_masses(key: Tensor, weights: Tensor | None, padding: Tensor | None) ->
         return weights
     if padding.shape != key.shape[:2]:
         raise CompressionError(f"key_padding_mask must be {list(key.shape[:2])}, got {list(padding.shape)}")
+    if padding.device != key.device:
+        raise CompressionError(f"key_padding_mask must be on {key.device} as the keys are, got {padding.device}")
     if padding.dtype == torch.bool:
         factor = (~padding).to(torch.float32)
     else:

@@ -13,9 +13,11 @@ import math
 import torch
 from torch import Tensor
 
+from csat_fusion.attention.core import is_symbol
 from csat_fusion.measurements.base import add_rows
+from csat_fusion.precision import without_autocast
 
-__all__ = ["merge_rows", "row_masses", "ward_rows"]
+__all__ = ["merge_bias", "merge_rows", "row_masses", "ward_rows"]
 
 
 @torch.library.custom_op(
@@ -36,7 +38,9 @@ def _ward(
 ) -> Tensor:
     from csat_fusion.compressors.batched import ward_assignment
 
-    with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
+    if not tokens.shape[0]:  # an empty batch, which the compressor refuses
+        return tokens.new_empty(tokens.shape[:2], dtype=torch.int64)
+    with torch.no_grad(), without_autocast(tokens.device):
         assignment: Tensor = ward_assignment(
             tokens,
             budget,
@@ -99,9 +103,35 @@ def merge_rows(tokens: Tensor, assignment: Tensor, share: Tensor, rows: int) -> 
     return _sums(parts, assignment, rows).to(tokens.dtype)
 
 
+def merge_bias(bias: Tensor, assignment: Tensor, share: Tensor, rows: int) -> Tensor:
+    """What ``bias`` over tokens, ``[B or 1, h, q, n]``, is over the rows they were merged into: ``[B, h, q, m]``.
+
+    ``log sum_i share_i exp(bias_i)`` over the tokens of a row: the bias itself where they have the same, and exact
+    where their keys and values are equal. But ``-inf`` where any of them has it, as the row's mean would carry that
+    token's value through the mask. Tokens of no weight have no say. In float32 at least.
+    """
+    wide = torch.promote_types(bias.dtype, torch.float32)
+    lead, heads, queries, tokens = bias.shape
+    flat = bias.to(wide).permute(0, 3, 1, 2).reshape(lead, tokens, heads * queries)
+    flat = flat.expand(len(assignment), tokens, heads * queries)
+    at = assignment[..., None].expand(flat.shape)
+    blocked = merge_rows((flat == -math.inf).to(wide), assignment, share, rows) > 0
+    some = flat.masked_fill(share[..., None] <= 0, -math.inf)
+    top = some.detach().new_full((len(assignment), rows, heads * queries), -math.inf)
+    top = top.scatter_reduce(1, at, some.detach(), "amax")
+    top = torch.where(top > -math.inf, top, 0.0)  # taken out of each row, so that no exponential leaves the type
+    mean = merge_rows((some - top.gather(1, at)).exp(), assignment, share, rows)
+    blocked = blocked | (mean <= 0)  # a row without tokens, too
+    merged = torch.where(blocked, -math.inf, torch.where(blocked, 1.0, mean).log() + top)
+    return merged.view(len(assignment), rows, heads, queries).permute(0, 2, 3, 1)
+
+
 def _sums(tokens: Tensor, assignment: Tensor, rows: int) -> Tensor:
     """``[B, m, d]``: the tokens of each row summed, in the same order every time."""
     batch, _, width = tokens.shape
-    place = assignment + torch.arange(batch, device=assignment.device)[:, None] * rows
+    window = torch.arange(batch, device=assignment.device)[:, None]
+    if is_symbol(rows):  # a reshape would fix m in an exported program; twice as slow on a CPU
+        return tokens.new_zeros(batch, rows, width).index_put((window, assignment), tokens, accumulate=True)
+    place = assignment + window * rows
     total = add_rows(tokens.new_zeros(batch * rows, width), place.flatten(), tokens.flatten(0, 1))
     return total.view(batch, rows, width)

@@ -7,9 +7,10 @@ queries and keys::
     out = softmax(Q K~^T / sqrt d)  pinv(softmax(Q~ K~^T / sqrt d))  softmax(Q~ K^T / sqrt d) V
 
 with the pseudo-inverse by the third-order iteration of Razavi et al., 2014. The paper has q = n; here queries have
-``min(m, q)`` landmarks and keys ``min(m, n)``, so few queries see the keys through few landmarks: with q = 1 the
-context is the same for every query of that call up to a factor. Entries of the product may be negative, and rows sum to
-one only nearly.
+``min(m, q)`` landmarks and keys ``min(m, n)``. With q up to m every query is a landmark of its own: the first factor
+and the pseudo-inverse cancel, and the result is exact attention to all n keys (nearly, with few iterations), at the
+cost of exact attention. So with few queries this is no compression, and its fidelity says nothing of one. Entries of
+the product may be negative, and rows sum to one only nearly.
 
 Shapes: q queries, n tokens, m landmarks, d and dv widths of keys and values, H heads, dh width of a head.
 """
@@ -23,9 +24,10 @@ from torch import Tensor
 
 from csat_fusion.attention.base import Attended, CrossAttention, whole_number
 from csat_fusion.attention.core import attend, check_inputs, check_weights, join_heads, log_weight, split_all
-from csat_fusion.attention.linformer import rows_of
+from csat_fusion.attention.linformer import rows_kept, rows_of
 from csat_fusion.compressors.budget import Budget, Ratio, parse_budget
 from csat_fusion.measurements.base import add_rows
+from csat_fusion.precision import without_autocast
 
 __all__ = ["NystromCrossAttention", "iterative_pinv", "nystrom_attention"]
 
@@ -104,11 +106,11 @@ class NystromCrossAttention(CrossAttention):
 
     def landmarks(self, tokens: int) -> int:
         """m for n ``tokens``."""
-        return self.budget.limit(tokens) if isinstance(self.budget, Ratio) else min(self.budget, tokens)
+        return rows_kept(self.budget, tokens)
 
     def state_numbers(self, tokens: int) -> int:
         """``2 m dh``: landmarks, and the values they sum. New queries move their landmarks, and then all n keys are
-        needed again: a stream cannot do with this state alone."""
+        needed again: a stream cannot do with this state alone, nor can a call with q up to m."""
         return 2 * self.landmarks(tokens) * self.head_dim
 
     def _attend(
@@ -138,7 +140,7 @@ def _through_landmarks(
     q_marks, _ = _segment_means(query, None, landmarks)
     k_marks, mass = _segment_means(key, weight, landmarks)
     wide = torch.promote_types(query.dtype, torch.float32)
-    with torch.autocast(query.device.type, enabled=False):  # the iteration would not converge in half precision
+    with without_autocast(query.device):  # the iteration would not converge in half precision
         log_mass = log_weight(mass, wide)[..., None, None, :]
         first = _softmax(query.to(wide) @ k_marks.to(wide).mT * factor + log_mass)
         middle = _softmax(q_marks.to(wide) @ k_marks.to(wide).mT * factor + log_mass)

@@ -3,8 +3,10 @@
 Rethinking Attention with Performers, K. Choromanski, V. Likhosherstov, D. Dohan, X. Song, A. Gane, T. Sarlos, P.
 Hawkins, J. Davis, A. Mohiuddin, L. Kaiser, D. Belanger, L. Colwell and A. Weller, 2020, arXiv 2009.14794 (FAVOR+)::
 
-    exp(q k) = E phi(q) phi(k),   phi(x) = exp(omega x - |x|^2 / 2) / sqrt(r),   omega normal, orthogonal in blocks of
-    dh out = phi(Q) (phi(K)^T V) / phi(Q) (phi(K)^T 1)
+    exp(q k) = E phi(q) phi(k),   phi(x) = exp(omega x - |x|^2 / 2) / sqrt(r)
+    out = phi(Q) (phi(K)^T V) / phi(Q) (phi(K)^T 1)
+
+with the rows omega normal, and orthogonal in blocks of dh.
 
 Shapes: q queries, n tokens, r random features, d and dv widths of keys and values, H heads, dh width of a head.
 """
@@ -21,6 +23,8 @@ from csat_fusion.attention.core import check_inputs, check_weights, join_heads, 
 from csat_fusion.attention.linformer import rows_of
 from csat_fusion.compressors.budget import Budget
 from csat_fusion.errors import CompressionError
+from csat_fusion.measurements.hashing import checked_seed
+from csat_fusion.precision import without_autocast
 
 __all__ = ["PerformerCrossAttention", "orthogonal_features", "performer_attention"]
 
@@ -32,11 +36,11 @@ def orthogonal_features(count: int, width: int, *, seed: int = 0) -> Tensor:
     """omega ``[count, width]``: rows of normal length, orthogonal to each other in blocks of ``width``; float32, CPU.
 
     Raises:
-        CompressionError: a number is not a whole one, at least 1.
+        CompressionError: a number is not a whole one, at least 1, or the seed not from 0 to 2^63 - 1.
     """
     whole_number("features", count)
     whole_number("width", width)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(checked_seed(seed))
     blocks = -(-count // width)
     normal = torch.randn(blocks, width, width, generator=generator, dtype=torch.float64)
     q, r = torch.linalg.qr(normal)
@@ -112,7 +116,7 @@ class PerformerCrossAttention(CrossAttention):
         if features is None:
             m = rows_of("Performer", budget, tokens)
             features = max(1, 2 * m * self.head_dim // (self.head_dim + 1))
-        made = orthogonal_features(features, self.head_dim, seed=seed + 1)
+        made = orthogonal_features(features, self.head_dim, seed=(seed + 1) % 2**63)
         self.register_buffer("features", made.to(self.out_proj.weight.device, self.out_proj.weight.dtype))
 
     def state_numbers(self, tokens: int) -> int:
@@ -139,7 +143,7 @@ def _estimated(
 ) -> Attended:
     wide = torch.promote_types(query.dtype, torch.float32)
     root = (scale if scale is not None else query.shape[-1] ** -0.5) ** 0.5
-    with torch.autocast(query.device.type, enabled=False):  # exponentials in half precision would be 0 or infinite
+    with without_autocast(query.device):  # exponentials in half precision would be 0 or infinite
         omega = features.to(wide)
         phi_q = _logs(query.to(wide) * root, omega)
         phi_k = _logs(key.to(wide) * root, omega)

@@ -72,6 +72,44 @@ def test_windows_by_seconds_are_those_by_number() -> None:
         fusion(TEXT, VISUAL, TEXT_WINDOW, VISUAL_WINDOW * math.nan)
 
 
+def test_the_last_bit_of_a_time_does_not_decide_its_window() -> None:
+    fusion = make(window_seconds=0.1)
+    number = torch.arange(1, 500)
+    exact = number.double() * 0.1
+    steps = torch.full((499,), 0.1, dtype=torch.float64).cumsum(0)
+    for times in (exact, exact.float(), number / 10, (number.double() / 10).float(), steps):
+        for sign in (-1.0, 1.0):
+            near = torch.nextafter(times, times * (1 + sign))
+            for given in (times, near):
+                got = fusion._windows("text_window", given[None], torch.zeros(1, 499, E))
+                assert torch.equal(got[0], number)
+    for part, shift in ((0.05, 0), (-0.05, -1), (0.001, 0), (-0.001, -1)):  # within a window nothing is moved
+        for dtype in (torch.float32, torch.float64):
+            got = fusion._windows("text_window", (exact + part).to(dtype)[None], torch.zeros(1, 499, E))
+            assert torch.equal(got[0], number + shift)
+    with pytest.raises(CompressionError, match=r"in seconds must be float32 or float64, got torch\.bfloat16"):
+        fusion(TEXT, VISUAL, TEXT_WINDOW.bfloat16(), VISUAL_WINDOW)
+
+
+def test_a_stream_keeps_no_graph() -> None:
+    fusion = make()
+    stream = fusion.stream()
+    visual = random(1, 3, E).requires_grad_()
+    weights = torch.ones(1, 3, dtype=torch.float64, requires_grad=True)
+    stream.start_window(visual, weights)
+    before = random(1, 2, E, seed=1).requires_grad_()
+    stream.step(before)
+    for kept in (stream._key, stream._value, stream._bias):
+        assert kept is not None
+        assert not kept.requires_grad
+    now = random(1, 2, E, seed=2).requires_grad_()
+    stream.step(now).square().sum().backward()  # of this step alone
+    assert now.grad is not None
+    assert before.grad is None
+    assert visual.grad is None
+    assert fusion.text_weight.grad is not None
+
+
 def test_a_merged_visual_token_of_weight_w_is_w_equal_ones() -> None:
     fusion = make()
     counts = torch.tensor([1, 3, 2, 1, 1, 4, 2, 2, 5])
@@ -228,6 +266,8 @@ def test_state_dict_and_seed() -> None:
         ({"text": TEXT[..., :5]}, r"expected floating-point text \[B, L, 16\]"),
         ({"visual": VISUAL[:1]}, r"visual torch\.float64 \[1, 9, 16\]"),
         ({"text": TEXT.long()}, r"got text torch\.int64"),
+        ({"text": TEXT.float()}, r"text is torch\.float32, the parameters are torch\.float64"),
+        ({"visual": VISUAL.to("meta")}, "visual is on meta, the parameters are on cpu"),
         ({"text_window": TEXT_WINDOW[:, :3]}, r"text_window must be \[2, 7\]"),
         ({"visual_window": VISUAL_WINDOW > 0}, r"whole numbers or seconds, got torch\.bool"),
         ({"weights": torch.ones(2, 8)}, r"weights must be \[2, 9\]"),
@@ -246,7 +286,10 @@ def test_bad_options_and_steps_are_named() -> None:
     for options, message in (
         ({"num_heads": 3}, "num_heads must divide embed_dim 16, got 3"),
         ({"window_seconds": 0.0}, r"window_seconds must be above 0 and finite, got 0\.0"),
+        ({"window_seconds": "1"}, "window_seconds must be above 0 and finite, got '1'"),
         ({"dropout": -0.1}, r"dropout must be at least 0 and below 1, got -0\.1"),
+        ({"dropout": "0"}, "dropout must be at least 0 and below 1, got '0'"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
         ({"embed_dim": 0}, "embed_dim must be a whole number, at least 1, got 0"),
         ({"visual_dim": 0}, "visual_dim must be a whole number, at least 1, got 0"),
     ):

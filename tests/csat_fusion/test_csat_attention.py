@@ -342,16 +342,14 @@ def test_budgets_and_states() -> None:
         ({"gap_seconds": math.nan}, "gap_seconds must be at least 0"),
         ({"share": 0}, "share"),
         ({"denoiser": "ista"}, "None, 'lista' or a module, got 'ista'"),
-        ({"measurement": "gaussian", "tokens": 9}, None),
+        ({"measurement": "gaussian", "tokens": 9}, "rows are averages .* got GaussianMeasurement"),
+        ({"measurement": make_measurement("gaussian", 4, 9)}, "rows are averages .* got GaussianMeasurement"),
+        ({"gap_seconds": "1"}, "gap_seconds must be at least 0 .* got '1'"),
+        ({"gap_seconds": None}, "gap_seconds must be at least 0 .* got None"),
         ({"reading": "published", "budget": "1/4"}, r"the ratio 0\.25 needs tokens"),
         ({"reading": "published", "measurement": "hadamar"}, "did you mean 'hadamard'"),
     ):
         options = {"budget": 4, **bad}
-        if message is None:
-            key = torch.zeros(1, 9, 16)
-            with pytest.raises(CompressionError, match="rows are averages"):
-                CSATCrossAttention(16, 2, **options)(key, key, key)  # type: ignore[arg-type]
-            continue
         with pytest.raises(CompressionError, match=message):
             CSATCrossAttention(16, 2, **options)  # type: ignore[arg-type]
 
@@ -384,3 +382,6 @@ def test_attention_over_time_needs_spans_and_rising_edges() -> None:
             seen.over_time(edges)
     with pytest.raises(CompressionError, match="needs start_seconds and end_seconds"):
         AttentionMap(tokens, tokens).over_time([0, 1])
+    for wrong in (end, end + 1, torch.full_like(end, math.nan)):
+        with pytest.raises(CompressionError, match=r"must end after it starts, got the span \[(\d\.0|nan), \d\.0\)"):
+            AttentionMap(tokens, tokens, wrong, end).over_time([0, 1])

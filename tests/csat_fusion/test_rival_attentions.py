@@ -175,6 +175,15 @@ def test_nystrom_with_all_tokens_as_landmarks_is_exact_with_weights_too() -> Non
         torch.testing.assert_close(got, exact_attention(query, key, value, weights=given, heads=2))
 
 
+def test_nystrom_with_no_more_queries_than_landmarks_is_exact_attention() -> None:
+    for q in (1, 3, 4):
+        query, key, value = random(2, q, 8), random(2, 30, 8, seed=1), random(2, 30, 8, seed=2)
+        got = nystrom_attention(query, key, value, 4, iterations=None)
+        torch.testing.assert_close(got, exact_attention(query, key, value))
+    more = random(2, 5, 8)
+    assert not torch.allclose(nystrom_attention(more, key, value, 4), exact_attention(more, key, value), atol=1e-3)
+
+
 def test_a_landmark_of_masked_tokens_is_none() -> None:
     query, key, value = random(2, 3, 8), random(2, 20, 8, seed=1), random(2, 20, 8, seed=2)
     weights = (torch.arange(20) < 15).double()
