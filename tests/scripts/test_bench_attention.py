@@ -347,6 +347,8 @@ def test_bad_arguments(arguments: list[str], message: str, capsys: pytest.Captur
 
 def test_folders_are_made_or_refused_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
+    monkeypatch.setattr(efficiency_report, "run_apart", lambda *_, **__: _outcome(1.0, 10))
+    arguments = ["--part", "efficiency", "--tokens", "8", "--methods", "sdpa", "--queries", "2"]
     (tmp_path / "file").touch()
     for option, path in (
         ("--json", tmp_path / "a" / "b" / "out.json"),
@@ -356,9 +358,7 @@ def test_folders_are_made_or_refused_at_the_start(tmp_path: Path, monkeypatch: p
         ("--plot", tmp_path / "file"),
     ):
         with pytest.raises(SystemExit, match=f"{option} {path}: "):
-            bench_attention.main([option, str(path)])
-    monkeypatch.setattr(efficiency_report, "run_apart", lambda *_, **__: _outcome(1.0, 10))
-    arguments = ["--part", "efficiency", "--tokens", "8", "--methods", "sdpa", "--queries", "2"]
+            bench_attention.main([*arguments, option, str(path)])
     out, plots = tmp_path / "new" / "out.json", tmp_path / "plots"
     assert bench_attention.main([*arguments, "--json", str(out), "--plot", str(plots)]) == 0
     assert out.exists()
