@@ -15,6 +15,7 @@ Shapes: P patches a frame, d width, m budget, R runs, S slots for runs.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -30,6 +31,8 @@ __all__ = ["PatchRunCompressor"]
 
 # Spans come from sums of floats: a gap of exactly gap_seconds must not depend on the last bit.
 _ROUNDING_SECONDS = 1e-9
+# Pairs to price in a round at most: few rounds merge more. It changes no result.
+_MOST = 32
 
 
 class PatchRunCompressor(Compressor):
@@ -180,49 +183,57 @@ class PatchRunCompressor(Compressor):
     def _merge_round(self, surplus: int) -> None:
         """Merge pairs that merging one after the other, always the cheapest, would merge too; at least one."""
         cost = self._cost
-        if not bool(torch.isfinite(cost).any()):
+        falls = cost[1:] < cost[:-1]
+        # A strict order among equals: the earlier pair goes first. The last of the order has no next and is infinite.
+        least = torch.zeros(len(cost), dtype=torch.bool)
+        least[:1] = ~falls[:1] & torch.isfinite(cost[:1])
+        torch.gt(falls[:-1], falls[1:], out=least[1:-1])
+        at = torch.nonzero(least).squeeze(1)
+        if not len(at):
             self._merge(self._lightest_pair())
             return
-        before = torch.nn.functional.pad(cost[:-1], (1, 0), value=torch.inf)
-        after = torch.nn.functional.pad(cost[1:], (0, 1), value=torch.inf)
-        # A strict order among equals: the earlier pair goes first.
-        least = torch.isfinite(cost) & (cost < before) & (cost <= after)
-        at = torch.nonzero(least).squeeze(1)
-        at = at[torch.argsort(cost[at], stable=True)][:surplus]
-        # It is this one's turn where the merges before it neither leave nor uncover a cheaper pair,
-        bound = torch.minimum(torch.minimum(before, after)[at], self._left_beside(at)).cummin(dim=0).values
-        sure = torch.ones(len(at), dtype=torch.bool)
-        sure[1:] = cost[at][1:] <= bound[:-1]
-        # and where none is next door: what those two leave between them was not priced.
-        turn = torch.full((len(cost) + 4,), len(at), dtype=torch.int64)
-        turn[at + 2] = torch.arange(len(at))
-        sure &= torch.minimum(turn[at], turn[at + 4]) > turn[at + 2]
-        at = at[: int(sure.long().cumprod(dim=0).sum())]
-        self._tau = max(self._tau, self._nearness * float(cost[at].max()))
-        self._merge(at.sort().values)
+        price = cost[at]
+        most = min(surplus, _MOST)
+        if len(at) > most:
+            low = price <= price.kthvalue(most).values
+            at, price = at[low], price[low]
+        rank = torch.argsort(price, stable=True)[:most]
+        at, price = at[rank], price[rank]
+        mean, left = self._if_merged(at)
+        beside = torch.minimum(torch.minimum(cost[at - 1], cost[at + 1]), left.amin(dim=0))  # at -1: the infinite last
+        taken: set[int] = set()
+        bound = math.inf
+        for place, own, uncovered in zip(at.tolist(), price.tolist(), beside.tolist(), strict=True):
+            # It is this one's turn where the merges before it neither leave nor uncover a cheaper pair, and where none
+            # of them is next door: what those two leave between them was not priced.
+            if taken and (own > bound or place - 2 in taken or place + 2 in taken):
+                break
+            taken.add(place)
+            bound = min(bound, uncovered)
+        count = len(taken)
+        self._tau = max(self._tau, self._nearness * float(price[count - 1]))
+        at, rank = at[:count].sort()
+        self._merge(at, mean[rank], left[:, rank])
 
-    def _left_beside(self, at: Tensor) -> Tensor:
-        """The cheaper of the two pairs beside each pair at these places, once it alone is merged."""
+    def _if_merged(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """For the pair at each of these places, were it alone merged: the mean ``[k, d]``, and the costs ``[2, k]`` of
+        merging it with the run before and the run after."""
         assert self._mean is not None
         device = self._mean.device
-        a, b = self._order[at], self._order[at + 1]
-        weight = self._weight[a] + self._weight[b]
-        end = torch.maximum(self._end[a], self._end[b])
-        share = (self._weight[b] / weight).to(device=device, dtype=self._mean.dtype)[:, None]
-        first = self._mean[a.to(device)]
-        mean = first + (self._mean[b.to(device)] - first) * share
-        least = torch.full((len(at),), torch.inf, dtype=torch.float64)
-        for before in (True, False):
-            place = at - 1 if before else at + 2
-            there = (place >= 0) & (place < len(self._order))
-            other = self._order[place.clamp(0, len(self._order) - 1)]
-            square = (mean - self._mean[other.to(device)]).double().square().sum(dim=1).cpu()
-            cost = weight * self._weight[other] / (weight + self._weight[other]) * square
-            unseen = self._start[a] - self._end[other] if before else self._start[other] - end
-            apart = unseen > self._gap_seconds + _ROUNDING_SECONDS
-            apart |= (self._patch[other] != self._patch[a]) | ~there
-            least = torch.minimum(least, cost.masked_fill(apart, torch.inf))
-        return least
+        around = torch.stack([at - 1, at, at + 1, at + 2])
+        slots = self._order[around.clamp(0, len(self._order) - 1)]
+        held, start, end, patch = self._weight[slots], self._start[slots], self._end[slots], self._patch[slots]
+        rows = self._mean[slots.to(device)]
+        weight = held[1] + held[2]
+        share = (held[2] / weight).to(device=device, dtype=rows.dtype)[:, None]
+        mean = rows[1] + (rows[2] - rows[1]) * share
+        square = (mean - rows[::3]).double().square().sum(dim=-1).cpu()
+        other = held[::3]
+        cost = weight * other / (weight + other) * square
+        unseen = torch.stack([start[1] - end[0], start[3] - torch.maximum(end[1], end[2])])
+        apart = unseen > self._gap_seconds + _ROUNDING_SECONDS
+        apart |= (patch[::3] != patch[1]) | (around[::3] < 0) | (around[::3] >= len(self._order))
+        return mean, cost.masked_fill(apart, torch.inf)
 
     def _lightest_pair(self) -> Tensor:
         """Only gaps are left: the place ``[1]`` of the lightest run that has a neighbour, or of the one before it."""
@@ -233,31 +244,36 @@ class PatchRunCompressor(Compressor):
         light = int(self._weight[self._order].masked_fill(alone, torch.inf).argmin())
         return torch.tensor([light - 1 if bool(before[light] <= after[light]) else light])
 
-    def _merge(self, at: Tensor) -> None:
-        """Merge the run at each of these places, in order and no two adjacent, with the one after it."""
+    def _merge(self, at: Tensor, mean: Tensor | None = None, left: Tensor | None = None) -> None:
+        """Merge the run at each of these places, in order and no two adjacent, with the one after it.
+
+        ``mean`` and ``left`` are what ``_if_merged`` says of them, where no two are next door either.
+        """
         assert self._mean is not None
+        if mean is None:
+            mean = self._if_merged(at)[0]
         keep, drop = self._order[at], self._order[at + 1]
-        total = self._weight[keep] + self._weight[drop]
-        share = (self._weight[drop] / total).to(device=self._mean.device, dtype=self._mean.dtype)
-        keep_index, drop_index = keep.to(self._mean.device), drop.to(self._mean.device)
-        self._mean[keep_index] += (self._mean[drop_index] - self._mean[keep_index]) * share[:, None]
-        self._weight[keep] = total
+        self._mean[keep.to(self._mean.device)] = mean
+        self._weight[keep] += self._weight[drop]
         self._weight[drop] = 0
         self._end[keep] = torch.maximum(self._end[keep], self._end[drop])
         patch = self._patch[keep]
-        last = self._current[patch] == drop
-        self._current[patch[last]] = keep[last]
+        self._current[patch] = torch.where(self._current[patch] == drop, keep, self._current[patch])
         if self._keep_assignment:
             for stays, goes in zip(self._node[keep].tolist(), self._node[drop].tolist(), strict=True):
                 self._parent[goes] = stays
         stay = torch.ones(len(self._order), dtype=torch.bool)
         stay[at + 1] = False
+        stay = torch.nonzero(stay).squeeze(1)
         self._order = self._order[stay]
         # A dropped run had its own cost with the next; the merged one's stands at its place and is made anew.
         self._cost = self._cost[stay]
-        self._cost[-1] = torch.inf
         place = at - torch.arange(len(at))
-        self._price(torch.cat([place - 1, place]))
+        if left is None:
+            self._price(torch.cat([place - 1, place]))
+        else:
+            self._cost[place - 1], self._cost[place] = left  # at -1, the last: infinite as the first has none before
+        self._cost[-1] = torch.inf
 
     def _compressed(self) -> tuple[TokenSet, Tensor]:
         """The runs as tokens, pooled where the budget is below one frame, and the token of each slot in use."""
