@@ -71,7 +71,7 @@ class Size:
     windows: int = 1  # of a clip; a second one of those that are at least four times as long
     fidelity_rates: tuple[int, ...] = RATES
     ablation_rates: tuple[int, ...] = (4, 16)
-    retrieval_rates: tuple[int, ...] = (8, 16, 32, 64)
+    retrieval_rates: tuple[int, ...] = (16, 32, 64)
     synthetic_frames: int = 256
     cost_rounds: int = 5
     cost_frames: int = 128
