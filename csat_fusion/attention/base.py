@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from csat_fusion.attention.core import check_like, join_heads, split_heads
+from csat_fusion.attention.core import check_like, is_symbol, join_heads, split_heads
 from csat_fusion.attention.maps import AttentionMap
 from csat_fusion.attention.masks import pair_bias, token_ends, token_masses
 from csat_fusion.compressors.budget import Budget
@@ -271,7 +271,7 @@ class CrossAttention(nn.Module, ABC):
             weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         biases: Any = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
         inputs = (query, key, value)
-        q, k, v = (split_heads(linear(*row), self.num_heads) for row in zip(inputs, weights, biases, strict=True))
+        q, k, v = (split_heads(_projected(*row), self.num_heads) for row in zip(inputs, weights, biases, strict=True))
         return q, k, v
 
     def _called(self) -> str:
@@ -340,6 +340,14 @@ def whole_number(name: str, number: object, least: int = 1) -> int:
 def seeded(shape: tuple[int, ...], generator: torch.Generator, bound: float, **like: Any) -> nn.Parameter:
     """A parameter uniform in ``[-bound, bound]``, equal on every device and in every type up to rounding."""
     return nn.Parameter((torch.rand(shape, generator=generator, device="cpu") * (2 * bound) - bound).to(**like))
+
+
+def _projected(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not is_symbol(tokens.shape[1]):
+        return linear(tokens, weight, bias)
+    # linear folds B and the tokens into one; torch.export cannot show that all m of a ratio allow that
+    out = torch.bmm(tokens, weight.mT.expand(tokens.shape[0], -1, -1))
+    return out if bias is None else out + bias
 
 
 _HOME = "csat_fusion.attention"

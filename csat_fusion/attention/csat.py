@@ -63,8 +63,8 @@ def csat_attention(
         query: ``[..., q, d]``; key: ``[..., n, d]``; value: ``[..., n, dv]``, of one type and device, leading
             dimensions broadcast.
         measurement: ``published``: Phi over n tokens, or a pair for keys and for values. ``merged``: one whose rows are
-            averages (``averaging``), or ``None`` where key and value are merged tokens already. ``feature``: over the d
-            / heads features of a head (dv must be d).
+            averages (``averaging``), or ``None`` where key and value are merged tokens already. ``feature``: over the
+            ``d / heads`` features of a head (dv must be d).
         reading: see the module.
         heads: d and dv are split into this many heads.
         scale: what scores are multiplied by; ``1 / sqrt(d / heads)`` where None.

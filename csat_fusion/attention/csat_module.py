@@ -203,7 +203,7 @@ class CSATCrossAttention(CrossAttention):
             if not isinstance(self.measurement, MergingMeasurement):
                 return memory
             phi = self.measurement
-            assignment, share = (t.expand(len(key), n) for t in (phi.assignment.clamp(min=0), phi.share))
+            assignment, share = (t.expand(key.shape[0], n) for t in (phi.assignment.clamp(min=0), phi.share))
             if given is not None:
                 _, share = row_masses(assignment, share * given, phi.rows)
             return replace(memory, assignment=assignment, share=share, mixed=False)
@@ -232,7 +232,7 @@ class CSATCrossAttention(CrossAttention):
         if last is not None:
             least = torch.full((), -math.inf if last.is_floating_point() else 0, dtype=last.dtype, device=last.device)
             last = torch.where(weight > 0, last, least)  # padding is put somewhere, and lasts no one longer
-            last = least.expand(len(last), m).scatter_reduce(1, assignment, last, "amax")
+            last = least.expand(last.shape[0], m).scatter_reduce(1, assignment, last, "amax")
         return replace(memory, key=key, value=value, weight=mass, end=last, assignment=assignment, share=share)
 
     def _attend(

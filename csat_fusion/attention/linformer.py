@@ -130,7 +130,7 @@ def rows_kept(budget: int | Ratio, tokens: int) -> int:
     part = Fraction(budget.share).limit_denominator(10**6)
     if abs(part / Fraction(budget.share) - 1) > 1e-12:
         part = Fraction(max(1, int(budget.share * (1 - 1e-12) * 2**40)), 2**40)
-    return -(-tokens * part.numerator // part.denominator)
+    return (tokens * part.numerator + part.denominator - 1) // part.denominator
 
 
 def rows_of(what: str, budget: Budget | str, tokens: int | None) -> int:

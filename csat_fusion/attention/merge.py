@@ -113,17 +113,17 @@ def merge_bias(bias: Tensor, assignment: Tensor, share: Tensor, rows: int) -> Te
     wide = torch.promote_types(bias.dtype, torch.float32)
     lead, heads, queries, tokens = bias.shape
     flat = bias.to(wide).permute(0, 3, 1, 2).reshape(lead, tokens, heads * queries)
-    flat = flat.expand(len(assignment), tokens, heads * queries)
+    flat = flat.expand(assignment.shape[0], tokens, heads * queries)
     at = assignment[..., None].expand(flat.shape)
     blocked = merge_rows((flat == -math.inf).to(wide), assignment, share, rows) > 0
     some = flat.masked_fill(share[..., None] <= 0, -math.inf)
-    top = some.detach().new_full((len(assignment), rows, heads * queries), -math.inf)
+    top = some.detach().new_full((assignment.shape[0], rows, heads * queries), -math.inf)
     top = top.scatter_reduce(1, at, some.detach(), "amax")
     top = torch.where(top > -math.inf, top, 0.0)  # taken out of each row, so that no exponential leaves the type
     mean = merge_rows((some - top.gather(1, at)).exp(), assignment, share, rows)
     blocked = blocked | (mean <= 0)  # a row without tokens, too
     merged = torch.where(blocked, -math.inf, torch.where(blocked, 1.0, mean).log() + top)
-    return merged.view(len(assignment), rows, heads, queries).permute(0, 2, 3, 1)
+    return merged.view(assignment.shape[0], rows, heads, queries).permute(0, 2, 3, 1)
 
 
 def _sums(tokens: Tensor, assignment: Tensor, rows: int) -> Tensor:

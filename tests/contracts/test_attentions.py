@@ -338,7 +338,7 @@ BAD_CALLS = {
         "key_padding_mask must be on cpu",
     ),
     "nested": (
-        {"query": torch.nested.nested_tensor([torch.zeros(5, E)] * 3)},
+        {"query": torch.nested.nested_tensor([torch.zeros(5, E)] * 3, layout=torch.jagged)},
         "no nested tensors; make nn.TransformerEncoder with enable_nested_tensor=False",
     ),
     "need": ({"need_weights": "maps"}, "True, False or 'map', got 'maps'"),
