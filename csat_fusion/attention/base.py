@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -34,8 +35,8 @@ class Memory:
     """What is attended to: inputs ``key [B, n, kdim]``, ``value [B, n, vdim]``, how many tokens each stands for
     (``weight [B, n]``, ``None``: one each), until when each lasts (``end [B, n]``, for causal use only), and, where
     tokens were merged, the row of each original one (``assignment [B, n]``) with its share in it (``share [B, n]``).
-    ``ready``: the caller gave weights, so the tokens are merged ones already. ``mixed``: each row holds something of
-    every token, so no mask over tokens can be kept to."""
+    ``ready``: the caller gave weights, so the tokens are merged ones already. ``carry``: each row holds something of
+    every token, so no mask over tokens can be kept to; this takes attention ``[B, H?, q, m]`` to ``[B, H?, q, n]``."""
 
     key: Tensor
     value: Tensor
@@ -44,7 +45,7 @@ class Memory:
     end: Tensor | None = None
     assignment: Tensor | None = None
     share: Tensor | None = None
-    mixed: bool = False
+    carry: Callable[[Tensor], Tensor] | None = None
 
 
 class Attended(NamedTuple):
@@ -245,7 +246,7 @@ class CrossAttention(nn.Module, ABC):
             memory = replace(memory, end=token_ends(query, key, end, query_seconds))
         memory = self._compress(memory, start, end)
         heads = self._project(query, memory.key, memory.value)
-        if (memory.mixed or not self.takes_pair_masks) and (attn_mask is not None or is_causal):
+        if (memory.carry or not self.takes_pair_masks) and (attn_mask is not None or is_causal):
             raise CompressionError(f"{self._called()} mixes the tokens, so it cannot keep to attn_mask or is_causal")
         merged = None
         if memory.assignment is not None and memory.share is not None:
@@ -260,6 +261,8 @@ class CrossAttention(nn.Module, ABC):
         if merged is not None:
             at, share = ((t if average else t[:, None])[..., None, :] for t in merged)
             tokens = tokens.gather(-1, at.expand(*tokens.shape[:-1], at.shape[-1])) * share.to(tokens)
+        elif memory.carry is not None:
+            tokens = memory.carry(tokens)
         if need_weights == "map":
             return out, AttentionMap(measurements, tokens, start, end)
         return out, tokens

@@ -146,6 +146,19 @@ def measured_means(
     return key, value, mass * mean.squeeze(-1)
 
 
+def carried(attention: Tensor, weights: Tensor | None, measurement: Measurement) -> Tensor:
+    """Attention ``[B, H?, q, m]`` to weighted means, over the tokens that they are of: ``[B, H?, q, n]``.
+
+    Token j has the share ``Phi_ij w_j / (Phi w)_i`` in row i.
+    """
+    if weights is None:
+        return measurement.adjoint(attention.mT).mT
+    shape = (len(weights), *(1,) * (attention.ndim - 2), -1)
+    mean = measurement(weights[..., None])[..., 0].view(shape)
+    attention = attention / torch.where(mean > 0, mean, 1.0).to(attention.dtype)
+    return measurement.adjoint(attention.mT).mT * weights.view(shape).to(attention.dtype)
+
+
 def published(
     query: Tensor, key: Tensor, value: Tensor, weight: Tensor | None, measurement: Phi, **options: Any
 ) -> Attended:

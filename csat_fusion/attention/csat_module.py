@@ -20,6 +20,7 @@ from csat_fusion.attention.core import attend, is_symbol
 from csat_fusion.attention.csat import (
     READINGS,
     Reading,
+    carried,
     check_averaging,
     feature,
     feature_matrix,
@@ -199,14 +200,14 @@ class CSATCrossAttention(CrossAttention):
                 raise CompressionError("is_causal needs tokens merged by time; a measurement given mixes them all")
             given = memory.weight
             key, value, mass = measured_means(memory.key, memory.value, memory.weight, self.measurement)
-            memory = replace(memory, key=key, value=value, weight=mass, mixed=True)
-            if not isinstance(self.measurement, MergingMeasurement):
-                return memory
+            memory = replace(memory, key=key, value=value, weight=mass)
             phi = self.measurement
+            if not isinstance(phi, MergingMeasurement):
+                return replace(memory, carry=lambda seen: carried(seen, given, phi))
             assignment, share = (t.expand(key.shape[0], n) for t in (phi.assignment.clamp(min=0), phi.share))
             if given is not None:
                 _, share = row_masses(assignment, share * given, phi.rows)
-            return replace(memory, assignment=assignment, share=share, mixed=False)
+            return replace(memory, assignment=assignment, share=share)
         m = self.rows(n)
         # A share of one merges nothing either; where n is a symbol, the question would fix it.
         if not is_symbol(n) and m == n:

@@ -141,6 +141,23 @@ def test_merging_in_the_layer_blinds_causal_queries_as_its_docstring_says() -> N
     torch.testing.assert_close(masked, seen)
 
 
+def test_the_map_of_a_mixture_is_over_the_tokens() -> None:
+    attention = merged(measurement="learned", tokens=N)
+    phi = attention.measurement
+    assert phi is not None
+    weight = random(2, N, seed=3).abs()
+    weight[:, 2] = 0
+    rows = phi.matrix() * weight[:, None]  # [B, m, n]
+    rows = rows / rows.sum(-1, keepdim=True)
+    padding = weight.log()
+    for average in (True, False):
+        seen = attention(QUERY, KEY, KEY, padding, "map", average_attn_weights=average)[1]
+        want = seen.measurements @ (rows if average else rows[:, None])
+        torch.testing.assert_close(seen.tokens, want, atol=1e-6, rtol=1e-6)
+        alone = attention(QUERY, KEY, KEY, None, "map", average_attn_weights=average)[1]
+        torch.testing.assert_close(alone.tokens, alone.measurements @ phi.matrix(), atol=1e-6, rtol=1e-6)
+
+
 # --- what a state dict pins ---
 
 
