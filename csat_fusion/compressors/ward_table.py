@@ -92,6 +92,8 @@ class WardTable:
         self.widest = None if least_cosine is None else math.acos(least_cosine) + _ROUNDING_RADIANS
         self.cells = cells
         self.columns = columns
+        self.numbers = [np.zeros((), dtype=dtype) for _ in range(5)]  # a Python number costs more than a small sum
+        self.plain = least_cosine is None and cells is None  # only time keeps slots apart
         self.count = 0
         self.latest = -math.inf  # start of any slot in use
         self.largest = _LARGEST_COST[dtype]
@@ -99,7 +101,8 @@ class WardTable:
         for name, (kind, empty) in _COLUMNS.items():
             setattr(self, name, np.full(slots, empty, dtype=kind))
         self.mass = np.zeros(slots, dtype=dtype)  # the weight in the type of the matrix
-        self.cost = np.zeros((slots, slots), dtype=dtype)  # of slots both in use; other entries mean nothing
+        # Of a slot with itself or one that is free: largest, which is finite so that sums and differences stay numbers.
+        self.cost = np.full((slots, slots), self.largest, dtype=dtype)
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -110,7 +113,7 @@ class WardTable:
         for name, (kind, empty) in _COLUMNS.items():
             setattr(self, name, np.concatenate([getattr(self, name), np.full(more, empty, dtype=kind)]))
         self.mass = np.concatenate([self.mass, np.zeros_like(self.mass, shape=more)])
-        self.cost = np.pad(self.cost, (0, more))
+        self.cost = np.pad(self.cost, (0, more), constant_values=self.largest)
 
     def insert(self, patches: Ints, weight: float, start: float, end: float, norm: Floats | None) -> Ints:
         """Put a token of each of these patches into a free slot; returns the slots. ``measure`` them next."""
@@ -135,6 +138,8 @@ class WardTable:
         if self.large or float(cost.max()) > 1e-4 * self.largest:
             self.large = True
             np.minimum(cost, self.largest, out=cost)
+        cost[:, self.weight == 0] = self.largest
+        cost[np.arange(len(rows)), rows] = self.largest
         self.cost[rows] = cost
         self.cost[:, rows] = cost.T
         cost[self._blocked(rows[:, None], cost)] = np.inf
@@ -154,16 +159,17 @@ class WardTable:
         merged: list[tuple[int, int]] = []
         cost = 0.0
         nearest, nearest_cost = self.nearest, self.nearest_cost
+        version, nearest_version = self.version, self.nearest_version
         while limit is None or self.count > limit:
             keep = int(nearest_cost.argmin())
-            least = float(nearest_cost[keep])
-            if math.isinf(least):
+            least = nearest_cost.item(keep)
+            if least == math.inf:
                 if limit is None:
                     break
                 keep, drop = self._lightest_pair()
             else:
-                drop = int(nearest[keep])
-                if self.nearest_version[keep] != self.version[drop]:
+                drop = nearest.item(keep)
+                if nearest_version.item(keep) != version.item(drop):
                     self._look(keep, self.cost[keep])
                     continue
                 cost = least
@@ -179,6 +185,18 @@ class WardTable:
 
     def _look(self, slot: int, cost: npt.NDArray[np.floating]) -> None:
         """Find the nearest of a slot by its row of costs."""
+        if self.plain:  # mostly the cheapest of all may be merged, and then nothing else need be looked at
+            nearest = int(cost.argmin())
+            least = cost.item(nearest)
+            if (
+                least < 0.5 * self.largest
+                and self.end.item(nearest) >= self.start.item(slot) - self.limit_seconds
+                and self.start.item(nearest) <= self.end.item(slot) + self.limit_seconds
+            ):
+                self.nearest[slot] = nearest
+                self.nearest_cost[slot] = least
+                self.nearest_version[slot] = self.version[nearest]
+                return
         row = cost.copy()
         row[self._blocked(slot, cost)] = np.inf
         row[slot] = np.inf
@@ -205,20 +223,24 @@ class WardTable:
             self._turn(keep, drop, between)
         # ((w_k + w_a) c_ak + (w_k + w_b) c_bk - w_k c_ab) / (w_k + w_a + w_b), so written that no term is larger than
         # the costs
+        apart, left, right, whole, zero = self.numbers
+        apart[()], left[()], right[()], whole[()] = between, other / total, held / total, total
         row = mine + its
-        row -= between
-        part = mine * (other / total)
-        part += its * (held / total)
-        part -= between
-        factor = self.mass + total
-        np.divide(total, factor, out=factor)
+        row -= apart
+        part = mine * left
+        part += its * right
+        part -= apart
+        factor = self.mass + whole
+        np.divide(whole, factor, out=factor)
         part *= factor
         row -= part
-        np.maximum(row, 0, out=row)
+        np.maximum(row, zero, out=row)
         if self.large:
             np.minimum(row, self.largest, out=row)
+        row[keep] = row[drop] = self.largest
         cost[keep] = row
         cost[:, keep] = row
+        cost[:, drop] = self.largest
         weight[keep] = self.mass[keep] = total
         weight[drop] = self.mass[drop] = 0
         if self.start[drop] < self.start[keep]:
