@@ -76,7 +76,14 @@ CASES = [
     Case("compose", means=True, causal=True),
     Case("compose", means=False, options={"first": "evs", "second": "random", "share": 0.3}),
 ]
-every = pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join([c.name, *c.options]))
+
+
+def label(case: Case) -> str:
+    return "-".join([case.name, *case.options])
+
+
+every = pytest.mark.parametrize("case", CASES, ids=label)
+endless = pytest.mark.parametrize("case", [c for c in CASES if c.causal and c.name != "identity"], ids=label)
 
 
 def test_every_compressor_of_the_table_is_tested() -> None:
@@ -337,10 +344,8 @@ def test_the_same_stream_gives_the_same_and_no_global_state_is_touched(case: Cas
         torch.set_rng_state(before)
 
 
-@every
+@endless
 def test_what_reads_each_frame_once_keeps_a_state_of_one_size(case: Case) -> None:
-    if not case.causal or case.name == "identity":
-        pytest.skip("keeps all it was given")
     compressor = case.make(case.budget(8))
     sizes = []
     for t in range(240):
@@ -352,7 +357,7 @@ def test_what_reads_each_frame_once_keeps_a_state_of_one_size(case: Case) -> Non
 
 
 @every
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="not here: needs a GPU")
 def test_on_a_gpu_the_result_is_there_and_as_on_the_host(case: Case) -> None:
     frames = make_frames(12, 4, seed=7)
     host = feed(case.make(case.budget(9), keep_assignment=True), frames)
