@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benching.methods import DEFAULT, QUERY_TOKENS, TOLD, Method, budget_of, compress
+from benching.methods import DEFAULT, NAMED, QUERY_TOKENS, TOLD, Method, budget_of, compress
 from benching.queries import QUERY_KINDS, make_probe, merged_answer
 from benching.rivals import RIVALS
 from benching.tables import Report, deviation, mean, plot_lines, progress, spread
@@ -355,4 +355,5 @@ def plot_fidelity(folder: Path, kind: str, errors: Errors, rates: Sequence[int],
             log_x=True,
             log_y=True,
             bold=[DEFAULT],
+            named=NAMED,
         )

@@ -18,11 +18,36 @@ from csat_fusion.compressors.table import COMPRESSORS
 from csat_fusion.errors import CompressionError
 from csat_fusion.tokens import TokenSet
 
-__all__ = ["DEFAULT", "RATES", "TOLD", "Method", "all_methods", "budget_of", "compress", "compressed", "usable"]
+__all__ = [
+    "DEFAULT",
+    "NAMED",
+    "RATES",
+    "TOLD",
+    "Method",
+    "all_methods",
+    "budget_of",
+    "compress",
+    "compressed",
+    "usable",
+]
 
 RATES = (4, 8, 16, 32, 64)
 DEFAULT = "ward"  # gap 1 s: the one whose targets are judged
 TOLD = frozenset({"query"})  # it is given tokens of what will be asked for, so it is judged apart
+NAMED = (  # rows that a plot names
+    "ward, no gap limit",
+    "kmeans",
+    "floc",
+    "tome",
+    "evs, run means",
+    "patch-runs",
+    "uniform",
+    "floc, not centred",
+    "Nystrom, landmarks of keys",
+    "Performer",
+    "csat as published, one Phi, ISTA",
+    "all tokens",
+)
 QUERY_TOKENS = 8  # that query-guided selection is told
 # Further rows: Ward with other gaps and its fast path, and rivals in settings that may serve them better than their own
 # defaults. All take part in the verdicts.

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from benching.fidelity import seeds_of
-from benching.methods import DEFAULT, TOLD, Method, budget_of, compressed
+from benching.methods import DEFAULT, NAMED, TOLD, Method, budget_of, compressed
 from benching.tables import Report, mean, plot_lines, progress, spread
 from benching.tokens import Moment, Stream
 from csat_fusion.errors import CompressionError
@@ -343,4 +343,5 @@ def plot_retrieval(folder: Path, kind: str, results: Results, labels: Sequence[s
         y_label="R@1 at IoU 0.3",
         log_x=True,
         bold=[DEFAULT],
+        named=NAMED,
     )

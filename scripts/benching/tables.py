@@ -219,12 +219,21 @@ def plot_lines(
     log_y: bool = False,
     deviations: Mapping[str, Sequence[float]] | None = None,
     bold: Sequence[str] = (),
+    named: Sequence[str] = (),
 ) -> None:
-    """A PNG with one line of ``(x, y)`` for each of ``series``; ``bold`` ones stand out, NaN points are left out."""
+    """A PNG with one line of ``(x, y)`` for each of ``series``; ``bold`` ones stand out, NaN points are left out.
+
+    Where ``named`` is given, only those and the bold have a colour; the others are grey, without a name.
+    """
     pyplot = require_matplotlib()
-    figure, axes = pyplot.subplots(figsize=(8, 5), dpi=110)
+    figure, axes = pyplot.subplots(figsize=(9, 5), dpi=100)
     styles = ["-", "--", "-.", ":"]
-    for i, (name, (x, y)) in enumerate(series.items()):
+    ordered = sorted(series.items(), key=lambda item: item[0] in {*named, *bold}) if named else list(series.items())
+    i = -1
+    grey = False
+    for name, (x, y) in ordered:
+        plain = bool(named) and name not in {*named, *bold}
+        i += not plain
         known = [(a, b, c) for a, b, c in zip(x, y, _bars(deviations, name, len(x)), strict=True) if math.isfinite(b)]
         if not known:
             continue
@@ -233,14 +242,15 @@ def plot_lines(
             xs,
             ys,
             yerr=bars if any(bars) else None,
-            label=name,
-            color=f"C{i % 10}",
-            linestyle=styles[i // 10 % len(styles)],
-            linewidth=3 if name in bold else 1.2,
+            label=("_" if grey else "all others") if plain else name,
+            color="0.8" if plain else f"C{i % 10}",
+            linestyle="-" if plain else styles[i // 10 % len(styles)],
+            linewidth=3 if name in bold else 0.8 if plain else 1.2,
             marker="o",
-            markersize=3,
+            markersize=0 if plain else 3,
             capsize=2,
         )
+        grey |= plain
     if log_x:
         axes.set_xscale("log", base=2)
     if log_y:
@@ -249,7 +259,7 @@ def plot_lines(
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(True, alpha=0.3)
-    axes.legend(fontsize=7, ncol=2)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
