@@ -79,8 +79,9 @@ class Size:
 
 
 QUICK = Size(
+    seeds=3,
     clips=QUICK_CLIPS,
-    fidelity_rates=(4, 16, 32),
+    fidelity_rates=(4, 32),
     ablation_rates=(16,),
     retrieval_rates=(32,),
     synthetic_frames=128,
@@ -278,7 +279,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--methods", help="only these compressors, by name, with commas (default: every one)")
     made.add_argument(
-        "--seeds", type=positive, help="synthetic streams, and draws of queries and random methods (default 5)"
+        "--seeds",
+        type=positive,
+        help="synthetic streams, and draws of queries and random methods (default 5; with --quick 3)",
     )
     made.add_argument(
         "--readout",
