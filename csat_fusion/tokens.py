@@ -14,7 +14,7 @@ from torch import Tensor
 
 from csat_fusion.errors import CompressionError
 
-__all__ = ["TokenSet", "time_order"]
+__all__ = ["TokenSet", "read_metadata", "time_order"]
 
 _FORMAT = "longreel-token-set"
 _VERSION = "1"
@@ -128,7 +128,7 @@ class TokenSet:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        metadata = _metadata(payload)
+        metadata = read_metadata(payload, "token set")
         if metadata.get("format") != _FORMAT:
             raise CompressionError(f"not a token set: its format is {metadata.get('format')!r}, expected {_FORMAT!r}")
         if metadata.get("version") != _VERSION:
@@ -157,14 +157,18 @@ def _floating(dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
-def _metadata(payload: bytes) -> dict[str, Any]:
-    """The metadata of safetensors bytes: 8 bytes of header length, then the header as JSON."""
+def read_metadata(payload: bytes, what: str) -> dict[str, Any]:
+    """The metadata of safetensors bytes (8 bytes of header length, then the header as JSON); ``what`` they should hold.
+
+    Raises:
+        CompressionError: the header is cut off or no JSON.
+    """
     length = int.from_bytes(payload[:8], "little")
     if len(payload) < 8 or length > len(payload) - 8:
-        raise CompressionError(f"damaged token set: {len(payload)} bytes are too few for its header")
+        raise CompressionError(f"damaged {what}: {len(payload)} bytes are too few for its header")
     try:
         header = json.loads(payload[8 : 8 + length])
     except ValueError as error:
-        raise CompressionError(f"damaged token set of {len(payload)} bytes: its header is no JSON") from error
+        raise CompressionError(f"damaged {what} of {len(payload)} bytes: its header is no JSON") from error
     metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
     return metadata if isinstance(metadata, dict) else {}

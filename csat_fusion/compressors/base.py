@@ -140,9 +140,6 @@ class Compressor(ABC):
         self._last_start_seconds = -math.inf
 
     def _checked(self, tokens: Tensor, start_seconds: float, end_seconds: float, weight: float) -> Tensor:
-        if not isinstance(tokens, Tensor) or not tokens.is_floating_point() or tokens.ndim != 2 or 0 in tokens.shape:
-            got = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
-            raise CompressionError(f"tokens must be a floating-point tensor [P, d], P and d at least 1, got {got}")
         if not (finite(start_seconds) and finite(end_seconds) and end_seconds > start_seconds):
             raise CompressionError(
                 f"a frame's span must be finite and end after it starts, got [{start_seconds}, {end_seconds})"
@@ -153,25 +150,7 @@ class Compressor(ABC):
             )
         if not (finite(weight) and weight > 0):
             raise CompressionError(f"a frame's weight must be finite and above 0, got {weight}")
-        if self._like is not None:
-            if len(tokens) != self._patches:
-                raise CompressionError(
-                    f"the frame at {start_seconds} s has {len(tokens)} tokens, those before it {self._patches}; "
-                    f"reset() before another kind of frame"
-                )
-            before = self._like
-            if (tokens.shape[1], tokens.dtype, tokens.device) != (before.shape[1], before.dtype, before.device):
-                raise CompressionError(
-                    f"the frame at {start_seconds} s has width {tokens.shape[1]}, {tokens.dtype} on {tokens.device}, "
-                    f"those before it width {before.shape[1]}, {before.dtype} on {before.device}"
-                )
-        peak = float(tokens.detach().abs().amax())  # one read for NaN, infinity and too large
-        if not peak <= LARGEST_VALUE:
-            raise CompressionError(
-                f"the frame at {start_seconds} s holds a token value of size {peak:g}; "
-                f"values must be finite and at most {LARGEST_VALUE:g} in size"
-            )
-        return tokens.detach()
+        return check_tokens(tokens, start_seconds, self._like, self._patches, "; reset() before another kind of frame")
 
     @abstractmethod
     def _take(self, tokens: Tensor, start_seconds: float, end_seconds: float, weight: float) -> None:
@@ -185,6 +164,36 @@ class Compressor(ABC):
 
     @abstractmethod
     def _clear(self) -> None: ...
+
+
+def check_tokens(tokens: Tensor, start_seconds: float, like: Tensor | None, patches: int, remedy: str = "") -> Tensor:
+    """The tokens of a frame without their gradient, where they are ``[P, d]`` and, with ``like [0, d]``, as before.
+
+    ``remedy`` ends the message of another P.
+
+    Raises:
+        CompressionError: shape, type, device or a value is not what it must be.
+    """
+    if not isinstance(tokens, Tensor) or not tokens.is_floating_point() or tokens.ndim != 2 or 0 in tokens.shape:
+        got = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise CompressionError(f"tokens must be a floating-point tensor [P, d], P and d at least 1, got {got}")
+    if like is not None:
+        if len(tokens) != patches:
+            raise CompressionError(
+                f"the frame at {start_seconds} s has {len(tokens)} tokens, those before it {patches}{remedy}"
+            )
+        if (tokens.shape[1], tokens.dtype, tokens.device) != (like.shape[1], like.dtype, like.device):
+            raise CompressionError(
+                f"the frame at {start_seconds} s has width {tokens.shape[1]}, {tokens.dtype} on {tokens.device}, "
+                f"those before it width {like.shape[1]}, {like.dtype} on {like.device}"
+            )
+    peak = float(tokens.detach().abs().amax())  # one read for NaN, infinity and too large
+    if not peak <= LARGEST_VALUE:
+        raise CompressionError(
+            f"the frame at {start_seconds} s holds a token value of size {peak:g}; "
+            f"values must be finite and at most {LARGEST_VALUE:g} in size"
+        )
+    return tokens.detach()
 
 
 @contextmanager

@@ -16,14 +16,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from csat_fusion.compressors.budget import Budget
-from csat_fusion.compressors.offline import OfflineCompressor, Window
-from csat_fusion.compressors.pooling import Grid, check_grid, grid_cells, grid_shape
+from csat_fusion.compressors.offline import Window
+from csat_fusion.compressors.pooling import Grid, GridCompressor, grid_cells, grid_shape
 
 __all__ = ["DfmrCompressor"]
 
 
-class DfmrCompressor(OfflineCompressor):
+class DfmrCompressor(GridCompressor):
     """Pools each frame with a factor chosen by how much its patches deviate; exactly m tokens.
 
     Every frame starts as one token. The frame whose windows deviate most (the mean over windows of the root mean square
@@ -37,17 +36,6 @@ class DfmrCompressor(OfflineCompressor):
     """
 
     exact_budget: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        budget: Budget | str,
-        *,
-        gap_seconds: float = 1.0,
-        grid: Grid | None = None,
-        keep_assignment: bool = False,
-    ) -> None:
-        super().__init__(budget, gap_seconds=gap_seconds, keep_assignment=keep_assignment)
-        self._grid = check_grid(grid)
 
     def _group(self, window: Window, limit: int) -> Tensor:
         frames, patches = window.shape

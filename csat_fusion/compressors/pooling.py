@@ -19,7 +19,7 @@ from csat_fusion.compressors.budget import Budget
 from csat_fusion.compressors.offline import OfflineCompressor, Window
 from csat_fusion.errors import CompressionError
 
-__all__ = ["SegmentMeanCompressor", "SpatialPoolCompressor", "check_grid", "grid_cells", "grid_shape"]
+__all__ = ["GridCompressor", "SegmentMeanCompressor", "SpatialPoolCompressor", "check_grid", "grid_cells", "grid_shape"]
 
 Grid = tuple[int, int]
 
@@ -96,12 +96,8 @@ def _bands(rows: int, columns: int, cells: int) -> tuple[tuple[int, int], ...]:
     return chosen
 
 
-class SegmentMeanCompressor(OfflineCompressor):
-    """Cuts the time covered into ``S = m // P`` segments of equal length and keeps the mean of each patch in each.
-
-    A frame belongs to the segment of its middle. Segments without a frame keep nothing, so at most ``S * P`` tokens are
-    kept. Below one frame (m < P) there is one segment, and its patches are pooled into m cells of the grid.
-    ``gap_seconds`` is ignored: the segments are blind to what was not seen.
+class GridCompressor(OfflineCompressor):
+    """An offline compressor that knows where each patch lies in the picture.
 
     Args:
         budget, gap_seconds, keep_assignment: see :class:`Compressor`.
@@ -118,6 +114,19 @@ class SegmentMeanCompressor(OfflineCompressor):
     ) -> None:
         super().__init__(budget, gap_seconds=gap_seconds, keep_assignment=keep_assignment)
         self._grid = check_grid(grid)
+
+
+class SegmentMeanCompressor(GridCompressor):
+    """Cuts the time covered into ``S = m // P`` segments of equal length and keeps the mean of each patch in each.
+
+    A frame belongs to the segment of its middle. Segments without a frame keep nothing, so at most ``S * P`` tokens are
+    kept. Below one frame (m < P) there is one segment, and its patches are pooled into m cells of the grid.
+    ``gap_seconds`` is ignored: the segments are blind to what was not seen.
+
+    Args:
+        budget, gap_seconds, keep_assignment: see :class:`Compressor`.
+        grid: ``(rows, columns)`` of the patches; None: as nearly square as P allows.
+    """
 
     def _group(self, window: Window, limit: int) -> Tensor:
         patches = window.shape[1]
@@ -132,7 +141,7 @@ class SegmentMeanCompressor(OfflineCompressor):
         return segment * patches + window.patch
 
 
-class SpatialPoolCompressor(OfflineCompressor):
+class SpatialPoolCompressor(GridCompressor):
     """Averages the patches of each frame over as many cells of the grid as the budget allows; exactly m tokens.
 
     Frames get ``m // T`` cells or one more. Below one token a frame (m < T), each frame is one mean, and frames that
@@ -144,17 +153,6 @@ class SpatialPoolCompressor(OfflineCompressor):
     """
 
     exact_budget: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        budget: Budget | str,
-        *,
-        gap_seconds: float = 1.0,
-        grid: Grid | None = None,
-        keep_assignment: bool = False,
-    ) -> None:
-        super().__init__(budget, gap_seconds=gap_seconds, keep_assignment=keep_assignment)
-        self._grid = check_grid(grid)
 
     def _group(self, window: Window, limit: int) -> Tensor:
         frames, patches = window.shape

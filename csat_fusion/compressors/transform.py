@@ -17,27 +17,15 @@ import torch
 from torch import Tensor
 
 from csat_fusion.compressors.base import compute_dtype
-from csat_fusion.compressors.budget import Budget
-from csat_fusion.compressors.offline import OfflineCompressor, Window
-from csat_fusion.compressors.pooling import Grid, check_grid, grid_cells, grid_shape
+from csat_fusion.compressors.offline import Window
+from csat_fusion.compressors.pooling import GridCompressor, grid_cells, grid_shape
 from csat_fusion.errors import CompressionError
 
 __all__ = ["DctCompressor", "HaarCompressor", "dct_lowpass", "haar_topk"]
 
 
-class _TransformCompressor(OfflineCompressor):
+class _TransformCompressor(GridCompressor):
     exact_budget: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        budget: Budget | str,
-        *,
-        gap_seconds: float = 1.0,
-        grid: Grid | None = None,
-        keep_assignment: bool = False,
-    ) -> None:
-        super().__init__(budget, gap_seconds=gap_seconds, keep_assignment=keep_assignment)
-        self._grid = check_grid(grid)
 
     def _cells(self, window: Window, limit: int) -> Tensor:
         patches = window.shape[1]

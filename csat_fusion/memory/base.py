@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from csat_fusion.compressors.base import LARGEST_VALUE
+from csat_fusion.compressors.base import check_tokens
 from csat_fusion.errors import CompressionError
 from csat_fusion.tables import Entry, Table
-from csat_fusion.tokens import TokenSet
+from csat_fusion.tokens import TokenSet, read_metadata
 
 __all__ = ["MEMORIES", "Memory", "make_memory"]
 
@@ -187,28 +187,8 @@ class Memory(ABC):
         return memory
 
     def _checked(self, tokens: Tensor, start_seconds: float, end_seconds: float) -> Tensor:
-        if not isinstance(tokens, Tensor) or not tokens.is_floating_point() or tokens.ndim != 2 or 0 in tokens.shape:
-            got = f"{tokens.dtype} {list(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
-            raise CompressionError(f"tokens must be a floating-point tensor [P, d], P and d at least 1, got {got}")
         check_span(start_seconds, end_seconds)
-        if self._like is not None:
-            before = self._like
-            if len(tokens) != self._patches:
-                raise CompressionError(
-                    f"the frame at {start_seconds} s has {len(tokens)} tokens, those before it {self._patches}"
-                )
-            if (tokens.shape[1], tokens.dtype, tokens.device) != (before.shape[1], before.dtype, before.device):
-                raise CompressionError(
-                    f"the frame at {start_seconds} s has width {tokens.shape[1]}, {tokens.dtype} on {tokens.device}, "
-                    f"those before it width {before.shape[1]}, {before.dtype} on {before.device}"
-                )
-        peak = float(tokens.detach().abs().amax())  # one read for NaN, infinity and too large
-        if not peak <= LARGEST_VALUE:
-            raise CompressionError(
-                f"the frame at {start_seconds} s holds a token value of size {peak:g}; "
-                f"values must be finite and at most {LARGEST_VALUE:g} in size"
-            )
-        return tokens.detach()
+        return check_tokens(tokens, start_seconds, self._like, self._patches)
 
     def _like_known(self) -> Tensor:
         if self._like is None:
@@ -249,14 +229,12 @@ def check_span(start_seconds: float, end_seconds: float) -> None:
 
 
 def _about(payload: bytes) -> dict[str, Any]:
-    """What ``to_bytes`` wrote of a memory beside its tensors: 8 bytes of header length, then the header as JSON."""
-    length = int.from_bytes(payload[:8], "little")
-    if len(payload) < 8 or length > len(payload) - 8:
-        raise CompressionError(f"damaged memory: {len(payload)} bytes are too few for its header")
+    """What ``to_bytes`` wrote of a memory beside its tensors."""
     try:
-        header = json.loads(payload[8 : 8 + length])
-        about = json.loads(header.get("__metadata__", {}).get("memory", "{}"))
-    except (ValueError, AttributeError, TypeError) as error:
+        about = json.loads(read_metadata(payload, "memory").get("memory", "{}"))
+    except (ValueError, TypeError) as error:
+        if isinstance(error, CompressionError):
+            raise
         raise CompressionError(f"damaged memory of {len(payload)} bytes: its header is no JSON") from error
     return about if isinstance(about, dict) else {}
 
