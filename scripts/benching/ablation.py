@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benching.fidelity import Errors
+from benching.jobs import settled
 from benching.methods import Method, budget_of, run
 from benching.queries import QUERY_KINDS, make_probe, merged_answer
 from benching.tables import Report, deviation, mean, progress, spread
@@ -133,13 +134,7 @@ def measure_ablations(
             for window in windows:
                 jobs.append((label, stream, pool.submit(ablation_of, window, label, rates, seeds, queries)))
     failed: set[str] = set()
-    for label, stream, job in jobs:
-        try:
-            found = job.result()
-        except (ValueError, ImportError, AttributeError, NotImplementedError, RuntimeError) as error:
-            failed.add(label)
-            report.unavailable(f"ablation {label}", f"{type(error).__name__}: {error}")
-            continue
+    for label, stream, found in settled(jobs, report, failed, prefix="ablation "):
         for rate, kind, value in found:
             errors.add((label, rate, kind), stream, value)
     for cell in [cell for cell in errors.values if cell[0] in failed]:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benching.jobs import FAILURES
 from benching.methods import DEFAULT, Method, run
 from benching.synthetic import synthetic_stream
 from benching.tables import Report, deviation, mean, progress, spread
@@ -99,7 +100,7 @@ def compression_cost(
                     if i == 0:
                         seconds_a_frame(method, stream.part(0, 4), i)  # warm
                     spent[method.label].append(seconds_a_frame(method, stream, i))
-                except (ValueError, ImportError, AttributeError, NotImplementedError, RuntimeError) as error:
+                except FAILURES as error:
                     failed.add(method.label)
                     report.unavailable(f"cost of {method.label}", f"{type(error).__name__}: {error}")
     finally:
@@ -198,7 +199,7 @@ def print_state(
                 kept = set_bytes(compressor.result())
                 found.setdefault(method.label, {})[width] = (kept, held)
                 cells += [f"{kept / 1e6:.3f}", f"{held / 1e6:.3f}"]
-        except (ValueError, ImportError, AttributeError, NotImplementedError, RuntimeError) as error:
+        except FAILURES as error:
             report.unavailable(f"state of {method.label}", f"{type(error).__name__}: {error}")
             continue
         label = f"**{method.label}**" if method.label == DEFAULT else method.label

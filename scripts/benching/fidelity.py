@@ -16,10 +16,11 @@ from pathlib import Path
 
 import torch
 
+from benching.jobs import settled
 from benching.methods import DEFAULT, NAMED, QUERY_TOKENS, TOLD, Method, budget_of, compress
 from benching.queries import QUERY_KINDS, make_probe, merged_answer
 from benching.rivals import RIVALS
-from benching.tables import Report, deviation, mean, plot_lines, progress, spread
+from benching.tables import Report, deviation, mean, plot_lines, spread
 from benching.tokens import Stream
 from csat_fusion.errors import CompressionError
 
@@ -138,30 +139,20 @@ def measure_fidelity(
 ) -> Errors:
     """All methods and rivals over the windows of each stream; ``seeds`` draw the queries, and what methods draw."""
     errors = Errors()
-    jobs: list[tuple[str, str, str, Future[list[tuple[int, str, float]]]]] = []
+    jobs: list[tuple[str, tuple[str, str], Future[list[tuple[int, str, float]]]]] = []
     for method in methods:
         made = method.make(4, query=torch.ones(1, _width(parts)))
         errors.causal[method.label], errors.exact_budget[method.label] = made.causal, made.exact_budget
         for stream, window in _windows(parts):
             job = pool.submit(fidelity_of, window, method, rates, seeds, queries)
-            jobs.append((method.label, stream, window.name, job))
+            jobs.append((method.label, (stream, window.name), job))
     for label in rivals:
         errors.causal[label], errors.exact_budget[label] = RIVALS[label].causal, True
         for stream, window in _windows(parts):
             job = pool.submit(rival_fidelity, window, label, rates, seeds, queries)
-            jobs.append((label, stream, window.name, job))
+            jobs.append((label, (stream, window.name), job))
     failed: set[str] = set()
-    done = ""
-    for label, stream, name, job in jobs:
-        if label != done:
-            progress(f"fidelity: {label}")
-            done = label
-        try:
-            found = job.result()
-        except (ValueError, ImportError, AttributeError, NotImplementedError, RuntimeError) as error:
-            failed.add(label)
-            report.unavailable(label, f"{type(error).__name__}: {error}")
-            continue
+    for label, (stream, name), found in settled(jobs, report, failed, "fidelity"):
         for rate, kind, error_found in found:
             errors.add((label, rate, kind), stream, error_found, name)
     for label in failed:  # a row of some streams only would not compare

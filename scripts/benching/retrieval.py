@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from benching.fidelity import seeds_of
+from benching.jobs import settled
 from benching.methods import DEFAULT, NAMED, TOLD, Method, budget_of, compressed
-from benching.tables import Report, mean, plot_lines, progress, spread
+from benching.tables import Report, mean, plot_lines, spread
 from benching.tokens import Moment, Stream
 from csat_fusion.errors import CompressionError
 
@@ -220,17 +221,7 @@ def measure_retrieval(
     for stream, answers in base:
         results.setdefault((ALL, 1), {})[stream.name, seeds[0]] = answers.result()
     failed: set[str] = set()
-    done = ""
-    for label, name, job in jobs:
-        if label != done:
-            progress(f"retrieval: {label}")
-            done = label
-        try:
-            found = job.result()
-        except (ValueError, ImportError, AttributeError, NotImplementedError, RuntimeError) as error:
-            failed.add(label)
-            report.unavailable(label, f"{type(error).__name__}: {error}")
-            continue
+    for label, name, found in settled(jobs, report, failed, "retrieval"):
         for (rate, seed), answers in found.items():
             results.setdefault((label, rate), {})[name, seed] = answers
     for key in [key for key in results if key[0] in failed]:
