@@ -27,6 +27,7 @@ __all__ = [
     "NotAVideo",
     "NothingToDo",
     "OptionError",
+    "PackError",
     "QueryError",
     "RemoteError",
     "SourceError",
@@ -52,6 +53,10 @@ class NothingToDo(InputError):
 
 class ManifestError(InputError):
     """A manifest line that cannot be read; the message gives file and line."""
+
+
+class PackError(InputError):
+    """An image-text pack that cannot be read, or has no such split or picture; the message gives file and line."""
 
 
 # -- sources ---------------------------------------------------------------------------------------------------------
