@@ -23,6 +23,7 @@ _COMMANDS = {
     "videos": ("jobs.cli.videos:videos", "List, show and remove indexed videos."),
     "jobs": ("jobs.cli.jobs:jobs", "List, show, cancel and retry jobs; see what failed and why."),
     "models": ("jobs.cli.models:models", "List, describe and fetch models."),
+    "evaluate": ("jobs.cli.evaluate:evaluate", "Judge moments, libraries, models and compressors."),
     "doctor": ("jobs.cli.doctor:doctor", "Check this installation: versions, codecs, GPU, cache, disk, placement."),
     "demo": ("jobs.cli.demo:demo", "Draw short videos, index them, ask for them, show the answers."),
 }
