@@ -1,0 +1,315 @@
+"""Drawn pictures with sentences that are true of them: shapes, colours, sizes, places, grounds.
+
+The pictures are the same for the same generator. A sentence may name a place (left, top), so a trainer must not mirror
+or turn these pictures.
+
+Shapes: n pictures, S their side in pixels; pictures are uint8 RGB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scripts.training.brush import COLOURS, RGB, Picture, between, colour_of, fill, mix, other_colour, pick
+from scripts.training.shapes import SHAPES, Shape, placed
+
+__all__ = ["Ground", "Mark", "a", "draw_mark", "drawn_picture", "drawn_pictures", "ground"]
+
+SIZES = {"small": (0.085, 0.115), "": (0.14, 0.2), "big": (0.26, 0.34)}
+_SIZE_WORDS = {"small": ("small", "small", "little", "tiny"), "": ("",), "big": ("big", "big", "large")}
+
+_PLACES: dict[tuple[int, int], tuple[str, ...]] = {
+    (-1, 0): ("on the left", "on the left side", "at the left", "at the left edge"),
+    (1, 0): ("on the right", "on the right side", "at the right", "at the right edge"),
+    (0, -1): ("at the top", "at the top edge", "in the upper middle"),
+    (0, 1): ("at the bottom", "at the bottom edge", "in the lower middle"),
+    (0, 0): ("in the middle", "in the centre", "in the center"),
+    (-1, -1): ("in the top left corner", "at the top left", "in the upper left"),
+    (1, -1): ("in the top right corner", "at the top right", "in the upper right"),
+    (-1, 1): ("in the bottom left corner", "at the bottom left", "in the lower left"),
+    (1, 1): ("in the bottom right corner", "at the bottom right", "in the lower right"),
+}
+_CELLS = tuple(_PLACES)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What lies behind: the names of its colours, and what it is called ("a plain blue background")."""
+
+    colours: tuple[str, ...]
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One shape: where (shares of the side), how large, its colour and words."""
+
+    shape: Shape
+    noun: str
+    colour: str
+    rgb: RGB
+    size: str
+    x: float
+    y: float
+    radius: float
+    angle: float = 0.0
+
+    @property
+    def words(self) -> str:
+        """Size, colour and noun, without an article."""
+        return " ".join(word for word in (self.size, self.colour, self.noun) if word)
+
+
+def a(words: str) -> str:
+    """The words with their article."""
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+# -- grounds ---------------------------------------------------------------------------------------------------------
+
+
+def ground(image: Picture, generator: np.random.Generator, plain: bool = False) -> Ground:
+    """Paint a ground over the whole picture ``[S, S, 3]``; ``plain`` for one colour only."""
+    first = pick(tuple(COLOURS), generator)
+    a_rgb = colour_of(first, generator)
+    kind = generator.random()
+    if plain or kind < 0.4:
+        image[:] = a_rgb
+        return Ground((first,), (f"{first} background", f"plain {first} background", f"{first} ground"))
+    size = image.shape[0]
+    if kind < 0.55:  # grain
+        image[:] = a_rgb
+        strength = between(6, 26, generator)
+        grain = generator.integers(-128, 128, (size, size), dtype=np.int16) * strength / 128
+        np.clip(image + grain[:, :, None], 0, 255, out=image, casting="unsafe")
+        return Ground((first,), (f"noisy {first} background", f"grainy {first} background", f"{first} background"))
+    second = other_colour((first,), generator)
+    b_rgb = colour_of(second, generator)
+    across = generator.random() < 0.5
+    if kind < 0.7:  # from one colour to another
+        share = np.linspace(0, 1, size)[:, None]
+        line = np.round(np.asarray(a_rgb) * (1 - share) + np.asarray(b_rgb) * share).astype(np.uint8)
+        image[:] = line[None, :, :] if across else line[:, None, :]
+        way = "from left to right" if across else "from top to bottom"
+        fades = (f"background that fades from {first} to {second}", f"{first} to {second} gradient")
+        return Ground((first, second), (*fades, f"background that goes from {first} to {second} {way}"))
+    if kind < 0.82:  # two halves
+        half = int(size * between(0.42, 0.58, generator))
+        image[:] = a_rgb
+        if across:
+            image[:, half:] = b_rgb
+            return Ground(
+                (first, second), (f"background half {first} and half {second}", f"{first} and {second} background")
+            )
+        image[half:] = b_rgb
+        words = (f"background {first} above and {second} below", f"{first} and {second} background")
+        return Ground((first, second), words)
+    return _pattern(image, generator, first, second, a_rgb, b_rgb, across)
+
+
+def _pattern(
+    image: Picture, generator: np.random.Generator, first: str, second: str, a_rgb: RGB, b_rgb: RGB, across: bool
+) -> Ground:
+    """Stripes, checks or dots of two colours brought nearer to each other, so that a thing on top still shows."""
+    size = image.shape[0]
+    b_rgb = mix(a_rgb, b_rgb, between(0.55, 1.0, generator))
+    wide = max(3, int(size * between(0.06, 0.14, generator)))
+    y, x = np.ogrid[:size, :size]
+    kind = generator.random()
+    if kind < 0.4:
+        band = (x if across else y) // wide % 2
+        mask = np.broadcast_to(band == 1, (size, size))
+        name, extra = "striped", "stripes"
+    elif kind < 0.7:
+        mask = (x // wide + y // wide) % 2 == 1
+        name, extra = "checkered", "squares"
+    else:
+        step = 2 * wide
+        mask = (x % step - wide) ** 2 + (y % step - wide) ** 2 < (0.55 * wide) ** 2
+        name, extra = "dotted", "dots"
+    image[:] = a_rgb
+    image[mask] = b_rgb
+    of = f"background of {first} and {second} {extra}" if name != "dotted" else f"{first} background with {second} dots"
+    return Ground((first, second), (f"{name} {first} and {second} background", of, f"{name} background"))
+
+
+# -- shapes on a ground ----------------------------------------------------------------------------------------------
+
+
+def a_mark(
+    generator: np.random.Generator,
+    cell: tuple[int, int],
+    against: tuple[str, ...],
+    sizes: tuple[str, ...] = ("small", "", "big"),
+    shape: Shape | None = None,
+    colour: str | None = None,
+) -> Mark:
+    """A shape in one of nine cells (-1, 0, 1 across and down), in a colour that differs from those it lies on."""
+    size = pick(sizes, generator)
+    radius = between(*SIZES[size], generator)
+    shape = shape or pick(SHAPES, generator)
+    colour = colour or other_colour(against, generator)
+    reach = min(0.3, 0.47 - radius)  # all of it stays in the picture
+    wander = 0.05 if reach > 0.2 else 0.03
+    x = 0.5 + cell[0] * reach + between(-wander, wander, generator)
+    y = 0.5 + cell[1] * reach + between(-wander, wander, generator)
+    angle = between(-shape.tilt, shape.tilt, generator)
+    word = pick(_SIZE_WORDS[size], generator)
+    return Mark(shape, pick(shape.nouns, generator), colour, colour_of(colour, generator), word, x, y, radius, angle)
+
+
+def draw_mark(image: Picture, mark: Mark, soft: float = 0.0) -> None:
+    """Draw a mark into the picture ``[S, S, 3]``."""
+    fill(image, placed(mark.shape.contours, mark.x, mark.y, mark.radius, mark.angle), mark.rgb, soft)
+
+
+def _one(image: Picture, generator: np.random.Generator) -> str:
+    under = ground(image, generator)
+    cell = pick(_CELLS, generator)
+    mark = a_mark(generator, cell, under.colours)
+    soft = between(0.015, 0.04, generator) if generator.random() < 0.2 else 0.0
+    draw_mark(image, mark, soft)
+    what = mark.words
+    if soft and generator.random() < 0.4:
+        what = f"{pick(('blurred', 'blurry', 'soft'), generator)} {what}"
+    what, where, behind = a(what), pick(_PLACES[cell], generator), a(pick(under.words, generator))
+    return pick(
+        (
+            f"{what} {where} of {behind}" if "edge" not in where and "corner" not in where else f"{what} {where}",
+            f"{what} {where} on {behind}",
+            f"{what} on {behind}",
+            f"{what} {where}",
+            f"there is {what} {where}",
+            f"{behind} with {what} {where}",
+            f"a drawing of {what}",
+            f"a picture of {what} on {behind}",
+            what,
+        ),
+        generator,
+    )
+
+
+def relation(one: Mark, two: Mark, generator: np.random.Generator) -> str:
+    """One of the ways to say where two marks are to each other."""
+    dx, dy = two.x - one.x, two.y - one.y
+    first, second = a(one.words), a(two.words)
+    if abs(dx) > 1.7 * abs(dy):
+        near, far = (first, second) if dx > 0 else (second, first)
+        said = (
+            f"{near} to the left of {far}",
+            f"{near} left of {far}",
+            f"{far} to the right of {near}",
+            f"{near} on the left and {far} on the right",
+            f"{first} next to {second}",
+            f"{first} beside {second}",
+        )
+    elif abs(dy) > 1.7 * abs(dx):
+        high, low = (first, second) if dy > 0 else (second, first)
+        said = (
+            f"{high} above {low}",
+            f"{low} below {high}",
+            f"{low} under {high}",
+            f"{high} over {low}",
+            f"{high} at the top and {low} at the bottom",
+        )
+    else:
+        said = (f"{first} and {second}", f"{second} and {first}", f"there are {first} and {second}")
+    return pick(said, generator)
+
+
+_PAIRS = (((-1, 0), (1, 0)), ((0, -1), (0, 1)), ((-1, -1), (1, 1)), ((1, -1), (-1, 1)))
+_NUMBERS = ("two", "three", "four", "five")
+
+
+def plural(words: str) -> str:
+    """The plural of a noun with what stands before it."""
+    if words.endswith(("cross", "arch")):
+        return words + "es"
+    if words.endswith("with a hole"):
+        return words.replace("circle with a hole", "circles with holes")
+    return words + "s"
+
+
+def _several(image: Picture, generator: np.random.Generator) -> str:
+    under = ground(image, generator)
+    cells = pick(_PAIRS, generator)
+    order = cells if generator.random() < 0.5 else cells[::-1]
+    one = a_mark(generator, order[0], under.colours, ("small", ""))
+    two = a_mark(generator, order[1], (*under.colours,), ("small", ""))
+    if one.shape is two.shape and one.colour == two.colour:
+        two = a_mark(generator, order[1], (*under.colours, one.colour), ("small", ""))
+    marks = [one, two]
+    if cells == _PAIRS[0] and generator.random() < 0.5:
+        third = a_mark(generator, (0, pick((-1, 0, 1), generator)), under.colours, ("small",))
+        marks.append(third)
+    for mark in marks:
+        draw_mark(image, mark)
+    if len(marks) == 3:
+        row = [a(mark.words) for mark in sorted(marks, key=lambda mark: mark.x)]
+        mixed = [row[i] for i in generator.permutation(3)]
+        said = pick(
+            (
+                f"{mixed[0]}, {mixed[1]} and {mixed[2]}",
+                f"from left to right: {row[0]}, {row[1]} and {row[2]}",
+                f"{row[0]} on the left, {row[1]} in the middle and {row[2]} on the right",
+                f"three shapes: {mixed[0]}, {mixed[1]} and {mixed[2]}",
+            ),
+            generator,
+        )
+    else:
+        said = relation(one, two, generator)
+    return said if generator.random() < 0.6 else f"{said} on {a(pick(under.words, generator))}"
+
+
+def _row(image: Picture, generator: np.random.Generator) -> str:
+    """As many of one kind as the word says, in a row, in a column or here and there."""
+    under = ground(image, generator, plain=generator.random() < 0.5)
+    count = 2 + int(generator.random() * 4)
+    mark = a_mark(generator, (0, 0), under.colours, ("small",))
+    kind = int(generator.random() * 3)
+    radius = min(mark.radius, 0.42 / count)
+    at = (np.arange(count) + 0.5) / count
+    level = between(0.25, 0.75, generator)
+    if kind == 2:
+        spots = [pick(_CELLS, generator)] if count == 1 else [_CELLS[i] for i in generator.permutation(9)[:count]]
+        places = [(0.5 + 0.31 * i, 0.5 + 0.31 * j) for i, j in spots]
+    else:
+        places = [(float(p), level) if kind == 0 else (level, float(p)) for p in at]
+    for x, y in places:
+        fill(image, placed(mark.shape.contours, x, y, radius, mark.angle), mark.rgb)
+    what = f"{_NUMBERS[count - 2]} {mark.colour} {plural(mark.noun)}"
+    line = (
+        (f"{what} in a row", f"a row of {what}") if kind == 0 else (f"{what} in a column", f"{what} above each other")
+    )
+    said = pick((what, f"there are {what}", *(line if kind < 2 else (f"{what} here and there",))), generator)
+    return said if generator.random() < 0.6 else f"{said} on {a(pick(under.words, generator))}"
+
+
+def _bare(image: Picture, generator: np.random.Generator) -> str:
+    under = ground(image, generator)
+    words = pick(under.words, generator)
+    return pick((a(words), f"{a(words)} with nothing on it", f"nothing but {a(words)}"), generator)
+
+
+def drawn_picture(image: Picture, generator: np.random.Generator) -> str:
+    """Draw something into the picture ``[S, S, 3]``, all of it; returns the sentence."""
+    kind = generator.random()
+    if kind < 0.4:
+        return _one(image, generator)
+    if kind < 0.75:
+        return _several(image, generator)
+    return _row(image, generator) if kind < 0.96 else _bare(image, generator)
+
+
+def drawn_pictures(count: int, size: int, generator: np.random.Generator) -> tuple[Picture, list[str]]:
+    """``count`` drawn pictures ``[n, S, S, 3]`` and a true sentence for each.
+
+    Raises:
+        ValueError: a count below 0, or a size below 16 pixels.
+    """
+    if count < 0 or size < 16:
+        raise ValueError(f"{count} pictures of {size} pixels: a count from 0 and a size from 16 are allowed")
+    pictures = np.empty((count, size, size, 3), np.uint8)
+    return pictures, [drawn_picture(picture, generator) for picture in pictures]
