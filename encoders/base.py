@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from encoders.cards import ModelCard
+
 if TYPE_CHECKING:
     import torch
     from PIL import Image
@@ -22,6 +24,7 @@ __all__ = [
     "EncoderInfo",
     "FrameTokens",
     "LoadOptions",
+    "ModelCard",
     "ModelDescription",
     "ModelEntry",
     "Progress",
@@ -73,6 +76,8 @@ class EncoderInfo:
     notes: tuple[str, ...] = ()
     lanes: int = 1
     """How many batches run side by side."""
+    card: ModelCard = field(default_factory=ModelCard)
+    """How the model is asked, and its limits; no part of ``fingerprint``, because it does not touch stored vectors."""
 
     @property
     def frames_at_once(self) -> int:
@@ -121,11 +126,19 @@ class Encoder(Protocol):
         ...
 
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
-        """Encode N texts into ``[N, D]`` float32 of unit length, on the CPU.
+        """Encode N texts, as they are, into ``[N, D]`` float32 of unit length, on the CPU.
 
         Raises:
             EncoderInputError: for anything but a sequence of strings; ``TextEmpty``; ``TextTooLong``.
             TokenizerUnavailable, EncoderClosed.
+        """
+        ...
+
+    def encode_query(self, texts: Sequence[str]) -> torch.Tensor:
+        """Encode N queries into ``[N, D]`` float32 of unit length, on the CPU: texts in ``info.card.templates``.
+
+        Raises:
+            As ``encode_text``; a query is too long when it is with its longest template.
         """
         ...
 
@@ -194,6 +207,7 @@ class ModelDescription:
     path: str | None
     size_bytes: int | None
     notes: tuple[str, ...] = field(default=())
+    card: ModelCard = field(default_factory=ModelCard)
 
 
 class Provider(Protocol):

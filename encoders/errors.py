@@ -8,6 +8,7 @@ __all__ = [
     "EncoderError",
     "EncoderInputError",
     "EncoderOptionError",
+    "ModelCardInvalid",
     "OutOfDeviceMemory",
     "PreprocessMismatch",
     "TextEmpty",
@@ -63,6 +64,10 @@ class WeightsMismatch(EncoderError):
 
 class PreprocessMismatch(EncoderError):
     """How pictures must be prepared for these weights is unknown or contradictory; it is never guessed."""
+
+
+class ModelCardInvalid(EncoderError):
+    """A model card that cannot be read, or that says what no card may."""
 
 
 class TokensUnavailable(EncoderError):

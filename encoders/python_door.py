@@ -1,16 +1,26 @@
 """The scheme ``python:package.module:factory``: an encoder that lives outside the table, such as a test double.
 
-``factory(options: LoadOptions) -> Encoder`` is called with the checked options.
+``factory(options: LoadOptions) -> Encoder`` is called with the checked options. What it gives needs no
+``encode_query``: without one, queries are put into the templates of its ``info.card`` (as they are, unless that says
+otherwise) and encoded by its ``encode_text``.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from encoders.base import Encoder, LoadOptions, ModelDescription, ModelEntry, ProgressCallback
+from encoders.cards import encode_with_templates
 from encoders.errors import UnknownModel
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["PythonProvider"]
+
+_NEEDED = ("info", "encode", "encode_text", "encode_image", "close", "__enter__", "__exit__")
 
 
 class PythonProvider:
@@ -28,9 +38,13 @@ class PythonProvider:
         if not callable(factory):
             raise UnknownModel(f"model 'python:{rest}': module {module_name!r} has no callable {attribute!r}")
         encoder = factory(options)
-        if not isinstance(encoder, Encoder):
-            raise UnknownModel(f"model 'python:{rest}' gave a {type(encoder).__name__}, which is no Encoder")
-        return encoder
+        missing = [name for name in _NEEDED if not hasattr(encoder, name)]
+        if missing:
+            raise UnknownModel(
+                f"model 'python:{rest}' gave a {type(encoder).__name__}, which is no Encoder: it has no "
+                f"{', '.join(missing)}"
+            )
+        return cast(Encoder, encoder if hasattr(encoder, "encode_query") else _AsksByCard(encoder))
 
     def models(self) -> list[ModelEntry]:
         return []
@@ -40,3 +54,23 @@ class PythonProvider:
 
     def fetch(self, rest: str, progress: ProgressCallback | None) -> str:
         return ""
+
+
+class _AsksByCard:
+    """An encoder that has no ``encode_query``, with one; everything else is the encoder's own."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder = encoder
+
+    def encode_query(self, texts: Sequence[str]) -> torch.Tensor:
+        return encode_with_templates(self._encoder.encode_text, texts, self._encoder.info.card.templates)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def __enter__(self) -> _AsksByCard:
+        self._encoder.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._encoder.__exit__(*exc)

@@ -229,7 +229,7 @@ class Library:
         elif text is not None:
             if not text.strip():
                 raise QueryError("the text of a query must not be empty")
-            wanted = np.asarray(self.encoder.encode_text([text]), dtype=np.float32)[0]
+            wanted = np.asarray(self.encoder.encode_query([text]), dtype=np.float32)[0]
         elif vector is not None:
             wanted = np.asarray(vector, dtype=np.float32)
             if wanted.shape != (self.manifest.dimension,):

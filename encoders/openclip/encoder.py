@@ -16,6 +16,7 @@ from torch import nn
 
 from encoders.base import EncoderInfo, FrameTokens
 from encoders.batching import Batches
+from encoders.cards import encode_with_templates
 from encoders.errors import EncoderClosed, EncoderInputError, TokensUnavailable
 from encoders.openclip import towers
 from encoders.openclip.text import TextTokenizer
@@ -90,6 +91,10 @@ class OpenClipEncoder:
                 features = self._model.encode_text(part)  # type: ignore[operator]
                 result[start : start + len(part)].copy_(nn.functional.normalize(features.float(), dim=-1))
         return result
+
+    def encode_query(self, texts: Sequence[str]) -> torch.Tensor:
+        self._open_tower()
+        return encode_with_templates(self.encode_text, texts, self._info.card.templates)
 
     def encode_image(self, image: Image.Image | npt.NDArray[np.uint8]) -> torch.Tensor:
         if isinstance(image, Image.Image):

@@ -54,13 +54,14 @@ def test_info_describes_what_comes_out(encoder: Encoder) -> None:
 def test_results_are_float32_on_the_cpu_and_of_unit_length(encoder: Encoder) -> None:
     result = encoder.encode(pictures(3), tokens=True)
     texts = encoder.encode_text(["a red car", "rain"])
+    queries = encoder.encode_query(["a red car", "rain"])
     assert result.tokens is not None
-    for tensor in (result.embedding, result.tokens, texts):
+    for tensor in (result.embedding, result.tokens, texts, queries):
         assert tensor.dtype == torch.float32
         assert tensor.device.type == "cpu"
         assert bool(torch.isfinite(tensor).all())
         tensor.add_(0.0)  # a normal tensor, not one that only inference mode may change
-    for rows in (result.embedding, texts):
+    for rows in (result.embedding, texts, queries):
         torch.testing.assert_close(rows.norm(dim=-1), torch.ones(len(rows)), atol=1e-5, rtol=0)
 
 
@@ -70,6 +71,16 @@ def test_no_frames_give_no_rows(encoder: Encoder) -> None:
     assert result.embedding.shape == (0, encoder.info.dimension)
     assert result.tokens.shape == (0, encoder.info.patches, encoder.info.token_width)
     assert encoder.encode_text([]).shape == (0, encoder.info.dimension)
+    assert encoder.encode_query([]).shape == (0, encoder.info.dimension)
+
+
+def test_a_query_is_its_text_in_the_templates_of_the_card(encoder: Encoder) -> None:
+    queries = ["a red car", "rain {} and {0}"]
+    templates = encoder.info.card.templates
+    for query, got in zip(queries, encoder.encode_query(queries), strict=True):
+        rows = encoder.encode_text([template.replace("{}", query) for template in templates])
+        wanted = torch.nn.functional.normalize(rows.mean(0), dim=0)
+        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
 
 
 def test_tokens_do_not_change_the_embedding(encoder: Encoder) -> None:
@@ -131,8 +142,9 @@ def test_wrong_frames_are_refused(encoder: Encoder, frames: np.ndarray) -> None:
 
 @pytest.mark.parametrize("texts", ["one string", [1], [""], ["  "]])
 def test_wrong_texts_are_refused(encoder: Encoder, texts: list[str]) -> None:
-    with pytest.raises(EncoderInputError):
-        encoder.encode_text(texts)
+    for encode in (encoder.encode_text, encoder.encode_query):
+        with pytest.raises(EncoderInputError):
+            encode(texts)
 
 
 def test_after_close_it_says_so(encoder: Encoder) -> None:
@@ -142,6 +154,7 @@ def test_after_close_it_says_so(encoder: Encoder) -> None:
         for call in (
             lambda: other.encode(pictures(1)),
             lambda: other.encode_text(["x"]),
+            lambda: other.encode_query(["x"]),
             lambda: other.encode_image(pictures(1)[0]),
         ):
             with pytest.raises(EncoderClosed):

@@ -71,7 +71,10 @@ def pictures(count: int, height: int = 48, width: int = 72, seed: int = 0) -> np
 
 
 class MeanColour:
-    """A test double: the embedding is the picture's mean colour and brightness, text goes by its length."""
+    """A test double: the embedding is the picture's mean colour and brightness, text goes by its length.
+
+    It has no ``encode_query``: the `python:` door gives it one.
+    """
 
     def __init__(self, options: LoadOptions) -> None:
         self._closed = False

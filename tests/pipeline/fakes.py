@@ -111,6 +111,9 @@ class ToneEncoder:
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         return torch.tensor([[1.0, 0.0]] * len(texts))
 
+    def encode_query(self, texts: Sequence[str]) -> torch.Tensor:
+        return self.encode_text(texts)
+
     def encode_image(self, image: Any) -> torch.Tensor:
         return self.encode(np.asarray(image)[None]).embedding[0]
 

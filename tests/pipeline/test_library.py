@@ -54,6 +54,9 @@ class Colours:
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         return torch.eye(DIMENSION)[[WORDS[text] for text in texts]]
 
+    def encode_query(self, texts: Sequence[str]) -> torch.Tensor:
+        return self.encode_text(texts)
+
     def encode_image(self, image: Image.Image | npt.NDArray[np.uint8]) -> torch.Tensor:
         mean = torch.tensor(np.asarray(image)[..., :3].reshape(-1, 3).mean(axis=0))
         return torch.cat([mean, torch.zeros(DIMENSION - 3)]).float()
