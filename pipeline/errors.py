@@ -28,12 +28,14 @@ __all__ = [
     "NothingToDo",
     "OptionError",
     "PackError",
+    "PredictionError",
     "QueryError",
     "RemoteError",
     "SourceError",
     "SourceNotFound",
     "SourceUnreadable",
     "StillImage",
+    "TruthError",
     "UnexpectedError",
     "UnknownVideo",
 ]
@@ -57,6 +59,14 @@ class ManifestError(InputError):
 
 class PackError(InputError):
     """An image-text pack that cannot be read, or has no such split or picture; the message gives file and line."""
+
+
+class TruthError(InputError):
+    """Right moments that cannot be judged by: a line that cannot be read, an empty span, the same query twice."""
+
+
+class PredictionError(InputError):
+    """Answers that cannot be scored: a line that cannot be read, a query that the truth does not ask."""
 
 
 # -- sources ---------------------------------------------------------------------------------------------------------
