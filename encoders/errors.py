@@ -3,6 +3,7 @@
 from csat_fusion.errors import LongreelError
 
 __all__ = [
+    "CaptionerUnavailable",
     "DeviceUnavailable",
     "EncoderClosed",
     "EncoderError",
@@ -84,3 +85,7 @@ class TextEmpty(EncoderInputError):
 
 class TextTooLong(EncoderInputError):
     """A text with more tokens than the model reads; the message gives both numbers."""
+
+
+class CaptionerUnavailable(EncoderError):
+    """A model that cannot caption: it has no caption decoder, or one of a kind that is not known here."""
