@@ -7,6 +7,7 @@ with the wrong interpolation. Here each is taken from a statement, or refused.
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from copy import deepcopy
@@ -83,6 +84,8 @@ def build(config: dict[str, Any], seed: int, device: str = "cpu") -> nn.Module:
     arguments = deepcopy(config)
     if "timm_model_name" in arguments["vision_cfg"]:
         arguments["vision_cfg"]["timm_model_pretrained"] = False
+        if arguments["vision_cfg"]["timm_model_name"].startswith("longreel_"):
+            importlib.import_module("encoders.bundled.tower")  # makes our own tower known to timm
     hub_text = "hf_model_name" in arguments["text_cfg"]
     if hub_text:
         arguments["text_cfg"]["hf_model_pretrained"] = False

@@ -1,0 +1,196 @@
+"""One training loop for every stage: seeded, resumable after a kill, with an average of the weights and curves on disk.
+
+A step's batch depends on the seed, the stage and the step's number only, so a run that was killed and goes on sees what
+it would have seen. Checkpoints are replaced in one move; lines of the curve beyond the checkpoint are taken back.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+__all__ = ["Chance", "Plan", "Stage", "TrainingError", "train"]
+
+
+class TrainingError(Exception):
+    """Training that cannot begin or go on: what it was given does not fit."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast a stage learns.
+
+    ``rate`` is the highest learning rate, reached after ``warmup`` of the steps and followed by half a cosine.
+    ``average`` is the decay of the average of weights (0 for none). ``save_steps`` lie between checkpoints.
+    """
+
+    steps: int
+    rate: float
+    optimizer: str = "adamw"
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    average: float = 0.999
+    clip_norm: float = 1.0
+    save_steps: int = 100
+    log_steps: int = 20
+    check_steps: int = 500
+
+
+class Chance:
+    """The sources of chance of one step."""
+
+    def __init__(self, seed: int, stage: str, step: int) -> None:
+        words = np.random.SeedSequence([seed, *stage.encode(), step]).generate_state(2, np.uint64)
+        self.numpy = np.random.default_rng(words[0])
+        self.torch = torch.Generator().manual_seed(int(words[1] >> np.uint64(1)))
+
+
+class Stage(Protocol):
+    """What the loop needs to know of a stage. ``network`` holds everything that learns."""
+
+    name: str
+    network: nn.Module
+
+    def loss(self, step: int, chance: Chance) -> tuple[torch.Tensor, dict[str, float]]:
+        """The loss of a batch drawn by ``chance``, and figures for the curve."""
+        ...
+
+    def check(self, network: nn.Module) -> dict[str, float]:
+        """Figures on the validation split, of the network with averaged weights."""
+        ...
+
+
+def train(stage: Stage, plan: Plan, folder: Path, seed: int, tell: Callable[[str], None] = print) -> nn.Module:
+    """Train a stage up to its last step, from its checkpoint in ``folder`` where there is one; return the averaged network.
+
+    Raises:
+        TrainingError: for a checkpoint of another plan, or a loss that is not finite.
+    """
+    device = next(stage.network.parameters()).device
+    path, curve = folder / f"{stage.name}.pt", folder / "curves.jsonl"
+    optimizer = _optimizer(stage.network, plan)
+    average = torch.optim.swa_utils.AveragedModel(
+        stage.network,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(plan.average),
+        use_buffers=True,
+    )
+    start = _resume(path, curve, stage, plan, optimizer, average, seed)
+    if start:
+        tell(f"{stage.name}: goes on at step {start} of {plan.steps}")
+    began, seen = time.monotonic(), start
+    for step in range(start, plan.steps):
+        stage.network.train()
+        rate = plan.rate * _schedule(step, plan)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        chance = Chance(seed, stage.name, step)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(int(chance.numpy.integers(1 << 62)))  # dropout and stochastic depth draw from this
+            loss, figures = stage.loss(step, chance)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        if not math.isfinite(float(loss.detach())):
+            raise TrainingError(
+                f"{stage.name}: the loss at step {step} is {float(loss.detach())}; lower its rate {plan.rate}"
+            )
+        norm = nn.utils.clip_grad_norm_(stage.network.parameters(), plan.clip_norm)
+        optimizer.step()
+        # a young average must forget the first weights faster than an old one
+        decay = min(plan.average, (1 + step) / (10 + step))
+        average.multi_avg_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
+        average.update_parameters(stage.network)
+        done = step + 1
+        if done % plan.log_steps == 0 or done == plan.steps:
+            pace = (done - seen) / max(time.monotonic() - began, 1e-9)
+            began, seen = time.monotonic(), done
+            record = {"loss": float(loss.detach()), "rate": rate, "norm": float(norm), **figures}
+            _append(curve, {"stage": stage.name, "step": done, **record})
+            left = (plan.steps - done) / pace / 60
+            shown = " ".join(f"{key} {value:.3g}" for key, value in record.items())
+            tell(f"{stage.name} {done}/{plan.steps} {shown} | {pace:.2f} steps/s, {left:.0f} min left")
+        if done % plan.check_steps == 0 or done == plan.steps:
+            figures = _check(stage, average)
+            _append(curve, {"stage": stage.name, "step": done, "check": figures})
+            tell(f"{stage.name} {done}: " + " ".join(f"{key} {value:.4g}" for key, value in figures.items()))
+            began, seen = time.monotonic(), done
+        if done % plan.save_steps == 0 or done == plan.steps:
+            state = {
+                "plan": asdict(plan),
+                "seed": seed,
+                "step": done,
+                "network": stage.network.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "average": average.state_dict(),
+            }
+            partial = path.with_suffix(".partial")
+            torch.save(state, partial)
+            os.replace(partial, path)
+    network: nn.Module = average.module
+    return network.eval()
+
+
+def _check(stage: Stage, average: torch.optim.swa_utils.AveragedModel) -> dict[str, float]:
+    network: nn.Module = average.module
+    network.eval()
+    with torch.no_grad():
+        return stage.check(network)
+
+
+def _schedule(step: int, plan: Plan) -> float:
+    warm = max(1, round(plan.warmup * plan.steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, plan.steps - warm)))
+
+
+def _optimizer(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
+    plain = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    if plan.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=plan.rate, momentum=0.9, nesterov=True)
+    if plan.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.98))
+    raise TrainingError(f"optimizer {plan.optimizer!r} is not one of adamw, sgd")
+
+
+def _resume(
+    path: Path,
+    curve: Path,
+    stage: Stage,
+    plan: Plan,
+    optimizer: torch.optim.Optimizer,
+    average: torch.optim.swa_utils.AveragedModel,
+    seed: int,
+) -> int:
+    start = 0
+    if path.is_file():
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if state["plan"] != asdict(plan) or state["seed"] != seed:
+            raise TrainingError(f"{path} is of another plan or seed; name another folder, or delete it to begin again")
+        stage.network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        average.load_state_dict(state["average"])
+        start = int(state["step"])
+    if curve.is_file():
+        lines = [json.loads(line) for line in curve.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        kept = [line for line in lines if line["stage"] != stage.name or line["step"] <= start]
+        partial = curve.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        os.replace(partial, curve)
+    return start
+
+
+def _append(curve: Path, line: dict[str, Any]) -> None:
+    with curve.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")

@@ -1,0 +1,50 @@
+"""The bundled model while it learns: made from its configuration, written as the file that ships."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import encoders.bundled.tower as tower  # makes the image tower known to timm
+
+__all__ = ["CONFIG", "make_model", "write_weights"]
+
+CONFIG = Path(tower.__file__).with_name("tiny.json")
+
+
+def make_model(seed: int, drop_path: float = 0.0) -> nn.Module:
+    """The model with weights drawn from ``seed``, ready to learn."""
+    from encoders.openclip.architecture import build, resolve
+    from encoders.openclip.names import parse_name
+
+    config = resolve(parse_name(f"{CONFIG}/random")).config
+    config["vision_cfg"] = {**config["vision_cfg"], "timm_drop_path": drop_path or None}
+    model = build(config, seed)
+    for block in (*model.text.transformer.resblocks, *model.text_decoder.resblocks, *model.text_decoder.cross_attn):
+        nn.init.zeros_(block.mlp.c_proj.weight)  # blocks begin small, as those of the image tower do
+    nn.init.normal_(model.text_decoder.text_projection, std=model.text_decoder.text_projection.shape[0] ** -0.5)
+    return model.requires_grad_(True)
+
+
+def write_weights(model: nn.Module, path: Path) -> None:
+    """Write the weights in half precision as safetensors, in one move.
+
+    Raises:
+        OverflowError: where a weight does not fit into half precision.
+    """
+    from safetensors.torch import save_file
+
+    state = {}
+    for key, value in model.state_dict().items():
+        half = value.detach().cpu().contiguous()
+        if half.is_floating_point():
+            half = half.to(torch.float16)
+            if not bool(torch.isfinite(half).all()):
+                raise OverflowError(f"{key} does not fit into half precision")
+        state[key] = half
+    partial = path.with_suffix(".partial")
+    save_file(state, str(partial))
+    os.replace(partial, path)
