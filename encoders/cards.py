@@ -156,5 +156,5 @@ def encode_with_templates(
         return encode_text(texts)
     # A text may hold braces of its own, so nothing is formatted.
     put = [template.replace(_MARK, text) for text in texts for template in templates]
-    rows = encode_text(put).unflatten(0, (len(texts), len(templates)))
+    rows = encode_text(put).reshape(len(texts), len(templates), -1)
     return torch.nn.functional.normalize(rows.mean(dim=1), dim=-1)

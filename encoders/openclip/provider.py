@@ -15,6 +15,7 @@ from encoders.batching import cpu_batch_size, cpu_lanes, cuda_batch_size
 from encoders.errors import DeviceUnavailable, EncoderOptionError, OutOfDeviceMemory, TokensUnavailable
 from encoders.openclip import hub, towers, weights
 from encoders.openclip.architecture import Architecture, build, resolve
+from encoders.openclip.cards import card_of
 from encoders.openclip.encoder import OpenClipEncoder
 from encoders.openclip.names import ModelName, parse_name, tag_config
 from encoders.openclip.text import TextTokenizer
@@ -81,6 +82,7 @@ class OpenClipProvider:
             path=str(path) if path else None,
             size_bytes=path.stat().st_size if path else None,
             notes=architecture.notes,
+            card=card_of(name),
         )
 
     def fetch(self, rest: str, progress: ProgressCallback | None) -> str:
@@ -165,6 +167,7 @@ def _finish(
         weights=identity,
         notes=architecture.notes + notes,
         lanes=cpu_lanes(options.threads) if device.type == "cpu" else 1,
+        card=card_of(name),
     )
 
     def tokenizer() -> TextTokenizer:

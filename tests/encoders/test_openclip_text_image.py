@@ -33,6 +33,49 @@ def test_empty_text_is_refused(encoder: Encoder) -> None:
         encoder.encode_text(["a dog", " \n"])
 
 
+@pytest.mark.parametrize("text", ["\x07", "\ufeff", "&nbsp;"], ids=["bell", "byte order mark", "entity of a space"])
+def test_a_text_of_which_nothing_is_left_is_empty(encoder: Encoder, text: str) -> None:
+    with pytest.raises(TextEmpty, match=r"nothing that .* reads"):
+        encoder.encode_text([text])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a dog\0", "NUL"),
+        ("a dog\udcff", "no valid Unicode"),
+        ("a dog<end_of_text> a cat", "<end_of_text>"),
+        ("&lt;START_of_text&gt; a cat", "<start_of_text>"),
+    ],
+)
+def test_text_that_would_not_be_read_as_written_is_refused(encoder: Encoder, text: str, words: str) -> None:
+    for encode in (encoder.encode_text, encoder.encode_query):
+        with pytest.raises(EncoderInputError, match=words):
+            encode([text])
+
+
+def test_an_endless_word_is_too_long_without_being_read(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    encoder.encode_text(["a word of " + " " * 100_000 + " spaces"])  # spaces do not count
+
+    def never(self: SimpleTokenizer, text: str) -> list[int]:
+        raise AssertionError("its time would grow with the square of the length")
+
+    monkeypatch.setattr(SimpleTokenizer, "encode", never)
+    with pytest.raises(TextTooLong, match=r"has 1000000 characters, .* reads at most 16 tokens"):
+        encoder.encode_text(["w" * 1_000_000])
+
+
+@pytest.mark.parametrize(
+    "text", ["собака", "\u72ac\u304c\u8d70\u308b", "\U0001f415", "\u0643\u0644\u0628 \U0001f1e9\U0001f1ea"]
+)
+def test_other_languages_and_emoji_are_encoded(encoder: Encoder, text: str) -> None:
+    row = encoder.encode_text([text])
+    torch.testing.assert_close(row.norm(dim=1), torch.ones(1))
+    assert float((row - encoder.encode_text(["a dog"])).norm()) > 1e-3
+
+
 def test_many_texts_come_back_in_order(encoder: Encoder) -> None:
     texts = [f"number {i}" for i in range(130)]
     together = encoder.encode_text(texts)
