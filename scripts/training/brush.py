@@ -28,6 +28,7 @@ __all__ = [
     "colour_of",
     "differs",
     "fill",
+    "fitting_colours",
     "mix",
     "other_colour",
     "pick",
@@ -95,15 +96,20 @@ def differs(a: str, b: str) -> bool:
     return b in _FAR[a]
 
 
-def other_colour(names: Sequence[str], generator: np.random.Generator, among: Sequence[str] = _NAMES) -> str:
-    """The name of a colour that differs from all of ``names``.
+def fitting_colours(against: Sequence[str], among: Sequence[str] = _NAMES) -> list[str]:
+    """The named colours of ``among`` that differ from all of ``against``."""
+    return [name for name in among if all(name in _FAR[other] for other in against)]
+
+
+def other_colour(against: Sequence[str], generator: np.random.Generator) -> str:
+    """The name of a colour that differs from all of ``against``.
 
     Raises:
-        ValueError: no colour of ``among`` does.
+        ValueError: no colour does.
     """
-    left = [name for name in among if all(name in _FAR[other] for other in names)]
+    left = fitting_colours(against)
     if not left:
-        raise ValueError(f"no colour of {tuple(among)} differs from all of {tuple(names)}")
+        raise ValueError(f"no named colour differs from all of {tuple(against)}")
     return pick(left, generator)
 
 
@@ -127,7 +133,8 @@ def turned(points: Points, angle: float, stretch: float = 1.0) -> Points:
 
 def _fixed(points: Points, size: int) -> npt.NDArray[np.int32]:
     """Shares of the side to OpenCV's fixed point, where 0 is the middle of the first pixel."""
-    return np.round((points * size - 0.5) * 2**_SHIFT).astype(np.int32)
+    fixed: npt.NDArray[np.int32] = np.round((points * size - 0.5) * 2**_SHIFT).astype(np.int32)
+    return fixed
 
 
 def fill(image: Picture, contours: Sequence[Points], colour: RGB, soft: float = 0.0) -> None:

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.training.brush import COLOURS, RGB, Picture, between, colour_of, fill, mix, other_colour, pick
-from scripts.training.shapes import SHAPES, Shape, placed
+from pipeline.errors import OptionError
+from scripts.training.brush import COLOURS, RGB, Picture, between, colour_of, mix, other_colour, pick
+from scripts.training.things import Actor, a, cast, plural
 
-__all__ = ["Ground", "Mark", "a", "draw_mark", "drawn_picture", "drawn_pictures", "ground"]
-
-SIZES = {"small": (0.085, 0.115), "": (0.14, 0.2), "big": (0.26, 0.34)}
-_SIZE_WORDS = {"small": ("small", "small", "little", "tiny"), "": ("",), "big": ("big", "big", "large")}
+__all__ = ["Ground", "drawn_picture", "drawn_pictures", "ground", "in_cell"]
 
 _PLACES: dict[tuple[int, int], tuple[str, ...]] = {
     (-1, 0): ("on the left", "on the left side", "at the left", "at the left edge"),
@@ -40,31 +38,6 @@ class Ground:
 
     colours: tuple[str, ...]
     words: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One shape: where (shares of the side), how large, its colour and words."""
-
-    shape: Shape
-    noun: str
-    colour: str
-    rgb: RGB
-    size: str
-    x: float
-    y: float
-    radius: float
-    angle: float = 0.0
-
-    @property
-    def words(self) -> str:
-        """Size, colour and noun, without an article."""
-        return " ".join(word for word in (self.size, self.colour, self.noun) if word)
-
-
-def a(words: str) -> str:
-    """The words with their article."""
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 # -- grounds ---------------------------------------------------------------------------------------------------------
@@ -138,40 +111,22 @@ def _pattern(
 # -- shapes on a ground ----------------------------------------------------------------------------------------------
 
 
-def a_mark(
-    generator: np.random.Generator,
-    cell: tuple[int, int],
-    against: tuple[str, ...],
-    sizes: tuple[str, ...] = ("small", "", "big"),
-    shape: Shape | None = None,
-    colour: str | None = None,
-) -> Mark:
-    """A shape in one of nine cells (-1, 0, 1 across and down), in a colour that differs from those it lies on."""
-    size = pick(sizes, generator)
-    radius = between(*SIZES[size], generator)
-    shape = shape or pick(SHAPES, generator)
-    colour = colour or other_colour(against, generator)
-    reach = min(0.3, 0.47 - radius)  # all of it stays in the picture
+def in_cell(actor: Actor, cell: tuple[int, int], generator: np.random.Generator) -> Actor:
+    """The actor in one of nine cells (-1, 0, 1 across and down), all of it in the picture."""
+    reach = min(0.3, 0.47 - actor.radius)
     wander = 0.05 if reach > 0.2 else 0.03
     x = 0.5 + cell[0] * reach + between(-wander, wander, generator)
     y = 0.5 + cell[1] * reach + between(-wander, wander, generator)
-    angle = between(-shape.tilt, shape.tilt, generator)
-    word = pick(_SIZE_WORDS[size], generator)
-    return Mark(shape, pick(shape.nouns, generator), colour, colour_of(colour, generator), word, x, y, radius, angle)
-
-
-def draw_mark(image: Picture, mark: Mark, soft: float = 0.0) -> None:
-    """Draw a mark into the picture ``[S, S, 3]``."""
-    fill(image, placed(mark.shape.contours, mark.x, mark.y, mark.radius, mark.angle), mark.rgb, soft)
+    return actor.at(x, y)
 
 
 def _one(image: Picture, generator: np.random.Generator) -> str:
     under = ground(image, generator)
     cell = pick(_CELLS, generator)
-    mark = a_mark(generator, cell, under.colours)
+    actor = in_cell(cast(generator, against=under.colours), cell, generator)
     soft = between(0.015, 0.04, generator) if generator.random() < 0.2 else 0.0
-    draw_mark(image, mark, soft)
-    what = mark.words
+    actor.draw(image, soft=soft)
+    what = actor.words
     if soft and generator.random() < 0.4:
         what = f"{pick(('blurred', 'blurry', 'soft'), generator)} {what}"
     what, where, behind = a(what), pick(_PLACES[cell], generator), a(pick(under.words, generator))
@@ -191,9 +146,10 @@ def _one(image: Picture, generator: np.random.Generator) -> str:
     )
 
 
-def relation(one: Mark, two: Mark, generator: np.random.Generator) -> str:
-    """One of the ways to say where two marks are to each other."""
+def relation(one: Actor, two: Actor, generator: np.random.Generator) -> str:
+    """One of the ways to say where two things are to each other."""
     dx, dy = two.x - one.x, two.y - one.y
+    said: tuple[str, ...]
     first, second = a(one.words), a(two.words)
     if abs(dx) > 1.7 * abs(dy):
         near, far = (first, second) if dx > 0 else (second, first)
@@ -223,31 +179,22 @@ _PAIRS = (((-1, 0), (1, 0)), ((0, -1), (0, 1)), ((-1, -1), (1, 1)), ((1, -1), (-
 _NUMBERS = ("two", "three", "four", "five")
 
 
-def plural(words: str) -> str:
-    """The plural of a noun with what stands before it."""
-    if words.endswith(("cross", "arch")):
-        return words + "es"
-    if words.endswith("with a hole"):
-        return words.replace("circle with a hole", "circles with holes")
-    return words + "s"
-
-
 def _several(image: Picture, generator: np.random.Generator) -> str:
     under = ground(image, generator)
     cells = pick(_PAIRS, generator)
     order = cells if generator.random() < 0.5 else cells[::-1]
-    one = a_mark(generator, order[0], under.colours, ("small", ""))
-    two = a_mark(generator, order[1], (*under.colours,), ("small", ""))
-    if one.shape is two.shape and one.colour == two.colour:
-        two = a_mark(generator, order[1], (*under.colours, one.colour), ("small", ""))
-    marks = [one, two]
+    one = in_cell(cast(generator, against=under.colours, sizes=("small", "")), order[0], generator)
+    two = cast(generator, against=under.colours, unlike=(one,), sizes=("small", ""))
+    two = in_cell(two, order[1], generator)
+    actors = [one, two]
     if cells == _PAIRS[0] and generator.random() < 0.5:
-        third = a_mark(generator, (0, pick((-1, 0, 1), generator)), under.colours, ("small",))
-        marks.append(third)
-    for mark in marks:
-        draw_mark(image, mark)
-    if len(marks) == 3:
-        row = [a(mark.words) for mark in sorted(marks, key=lambda mark: mark.x)]
+        third = cast(generator, against=under.colours, unlike=actors, sizes=("small",))
+        third = in_cell(third, (0, pick((-1, 0, 1), generator)), generator)
+        actors.append(third)
+    for actor in actors:
+        actor.draw(image)
+    if len(actors) == 3:
+        row = [a(actor.words) for actor in sorted(actors, key=lambda actor: actor.x)]
         mixed = [row[i] for i in generator.permutation(3)]
         said = pick(
             (
@@ -267,9 +214,9 @@ def _row(image: Picture, generator: np.random.Generator) -> str:
     """As many of one kind as the word says, in a row, in a column or here and there."""
     under = ground(image, generator, plain=generator.random() < 0.5)
     count = 2 + int(generator.random() * 4)
-    mark = a_mark(generator, (0, 0), under.colours, ("small",))
+    actor = cast(generator, against=under.colours, sizes=("small",))
     kind = int(generator.random() * 3)
-    radius = min(mark.radius, 0.42 / count)
+    radius = min(actor.radius, 0.42 / count)
     at = (np.arange(count) + 0.5) / count
     level = between(0.25, 0.75, generator)
     if kind == 2:
@@ -278,8 +225,8 @@ def _row(image: Picture, generator: np.random.Generator) -> str:
     else:
         places = [(float(p), level) if kind == 0 else (level, float(p)) for p in at]
     for x, y in places:
-        fill(image, placed(mark.shape.contours, x, y, radius, mark.angle), mark.rgb)
-    what = f"{_NUMBERS[count - 2]} {mark.colour} {plural(mark.noun)}"
+        actor.draw(image, x, y, scale=radius / actor.radius)
+    what = f"{_NUMBERS[count - 2]} {actor.colour} {plural(actor.noun)}"
     line = (
         (f"{what} in a row", f"a row of {what}") if kind == 0 else (f"{what} in a column", f"{what} above each other")
     )
@@ -307,9 +254,9 @@ def drawn_pictures(count: int, size: int, generator: np.random.Generator) -> tup
     """``count`` drawn pictures ``[n, S, S, 3]`` and a true sentence for each.
 
     Raises:
-        ValueError: a count below 0, or a size below 16 pixels.
+        OptionError: a count below 0, or a size below 16 pixels.
     """
     if count < 0 or size < 16:
-        raise ValueError(f"{count} pictures of {size} pixels: a count from 0 and a size from 16 are allowed")
+        raise OptionError(f"{count} pictures of {size} pixels: a count from 0 and a size from 16 are allowed")
     pictures = np.empty((count, size, size, 3), np.uint8)
     return pictures, [drawn_picture(picture, generator) for picture in pictures]

@@ -7,9 +7,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from scripts.training.brush import Points, turned
+from scripts.training.brush import Points
 
-__all__ = ["SHAPES", "Shape", "disc", "placed"]
+__all__ = ["SHAPES", "Shape", "disc"]
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,3 @@ SHAPES: tuple[Shape, ...] = (
     Shape("half circle", ("half circle", "semicircle"), (_CAP + np.array([0, 0.45]),), 0.1),
     Shape("arch", ("arch",), (_ARCH,)),
 )
-
-
-def placed(
-    contours: tuple[Points, ...], x: float, y: float, radius: float, angle: float = 0.0, stretch: float = 1.0
-) -> list[Points]:
-    """Contours turned, scaled to ``radius`` and moved to (x, y)."""
-    if angle == 0.0 and stretch == 1.0:
-        return [points * radius + (x, y) for points in contours]
-    return [turned(points, angle, stretch) * radius + (x, y) for points in contours]
