@@ -92,6 +92,12 @@ class CocaDecoder(nn.Module):
         found: torch.device = self.model.text_decoder.ln_final.weight.device
         return found
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the visual tokens that it takes."""
+        found: torch.dtype = self.model.text_decoder.cross_attn[0].attn.out_proj.weight.dtype
+        return found
+
     def logits(self, visual: VisualTokens | list[TokenSet], text_ids: Tensor) -> Tensor:
         """Scores of the next text token after each of ``text_ids [B, L]``: ``[B, L, V]``.
 

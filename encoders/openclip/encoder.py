@@ -51,13 +51,24 @@ class OpenClipEncoder:
     def info(self) -> EncoderInfo:
         return self._info
 
+    @property
+    def model(self) -> nn.Module:
+        """The model: its text side in fp32, its image tower as ``info.precision`` says."""
+        self._open_tower()
+        assert self._model is not None
+        return self._model
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """Made when it is first asked for: only those who search or caption need it, and some need more packages."""
+        self._open_tower()
+        if self._tokenizer is None:
+            self._tokenizer = self._make_tokenizer()
+        return self._tokenizer
+
     def encode(self, frames: npt.NDArray[np.uint8], tokens: bool = False) -> FrameTokens:
         tower = self._open_tower()
-        if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
-            what = frames.dtype if isinstance(frames, np.ndarray) else type(frames).__name__
-            raise EncoderInputError(f"frames must be a uint8 array [T, H, W, 3], got {what}")
-        if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape[1:]:
-            raise EncoderInputError(f"frames must be [T, H, W, 3] with H and W of at least 1, got {frames.shape}")
+        _check(frames)
         info = self._info
         if tokens and not info.patches:
             raise TokensUnavailable(f"{info.name} gives no spatial tokens")
@@ -78,17 +89,35 @@ class OpenClipEncoder:
         self._batches.run(count, step)
         return FrameTokens(embedding, patches)
 
+    def decoder_tokens(self, frames: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """What the caption decoder of a CoCa model reads of ``frames [T, H, W, 3]``: ``[T, P', d']`` float32, on the
+        CPU. For some models these are the tokens that :meth:`encode` gives, for others a summary of them.
+
+        Raises:
+            EncoderInputError, TokensUnavailable, OutOfDeviceMemory, EncoderClosed.
+        """
+        tower = self._open_tower()
+        _check(frames)
+        found: dict[int, torch.Tensor] = {}
+
+        def step(start: int, stop: int) -> None:
+            with torch.inference_mode():
+                pixels = self._preprocess(_to_tensor(frames[start:stop], tower.device))
+                found[start] = tower.run(towers.decoder_tokens, pixels).float().cpu()
+
+        self._batches.run(len(frames), step)
+        if not found:
+            return torch.empty(0, 0, 0)
+        # a copy outside of inference mode: a tensor like any other
+        return torch.cat([found[start] for start in sorted(found)]).clone()
+
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
-        self._open_tower()
-        assert self._model is not None
-        if self._tokenizer is None:  # only those who search need it, and some need further packages
-            self._tokenizer = self._make_tokenizer()
-        ids = self._tokenizer(texts)
+        model, ids = self.model, self.tokenizer(texts)
         result = torch.empty(len(ids), self._info.dimension)
         with torch.inference_mode():
             for start in range(0, len(ids), _TEXT_BATCH):
                 part = ids[start : start + _TEXT_BATCH].to(self._info.device)
-                features = self._model.encode_text(part)  # type: ignore[operator]
+                features = model.encode_text(part)  # type: ignore[operator]
                 result[start : start + len(part)].copy_(nn.functional.normalize(features.float(), dim=-1))
         return result
 
@@ -121,6 +150,14 @@ class OpenClipEncoder:
         if self._tower is None:
             raise EncoderClosed(f"the encoder {self._info.name} was closed")
         return self._tower
+
+
+def _check(frames: object) -> None:
+    if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
+        what = frames.dtype if isinstance(frames, np.ndarray) else type(frames).__name__
+        raise EncoderInputError(f"frames must be a uint8 array [T, H, W, 3], got {what}")
+    if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape[1:]:
+        raise EncoderInputError(f"frames must be [T, H, W, 3] with H and W of at least 1, got {frames.shape}")
 
 
 def _to_tensor(frames: npt.NDArray[np.uint8], device: torch.device) -> torch.Tensor:

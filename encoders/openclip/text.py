@@ -51,6 +51,17 @@ class TextTokenizer:
         assert isinstance(ids, torch.Tensor)
         return ids
 
+    @property
+    def ends(self) -> tuple[int, int] | None:
+        """The ids of the marks at the start and the end of a text, where the tokenizer is open_clip's own."""
+        start, end = (getattr(self._tokenizer, name, None) for name in ("sot_token_id", "eot_token_id"))
+        return None if start is None or end is None else (int(start), int(end))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids; bytes that are no whole letter become a replacement character."""
+        text: str = self._tokenizer.decode(list(ids))
+        return text
+
     def _check(self, text: str) -> None:
         length = len(" ".join(text.split()))
         if length > _CHARACTERS_A_TOKEN * self._context_length:

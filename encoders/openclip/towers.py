@@ -10,7 +10,7 @@ from torch import nn
 
 from encoders.errors import TokensUnavailable
 
-__all__ = ["embed", "embed_with_tokens", "lower_precision"]
+__all__ = ["decoder_tokens", "embed", "embed_with_tokens", "lower_precision"]
 
 
 def embed(visual: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
@@ -46,6 +46,19 @@ def embed_with_tokens(visual: nn.Module, pixels: torch.Tensor) -> tuple[torch.Te
     feature_map = output["image_intermediates"][-1]
     rows, columns = int(feature_map.shape[2]), int(feature_map.shape[3])
     return output["image_features"], feature_map.flatten(2).transpose(1, 2), (rows, columns)
+
+
+def decoder_tokens(visual: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    """Pictures -> what a CoCa model's caption decoder reads of them, ``[T, P', d']`` in the tower's dtype.
+
+    Raises:
+        TokensUnavailable: for a tower that gives nothing to a decoder.
+    """
+    features = visual(pixels)
+    if not isinstance(features, tuple) or len(features) != 2 or features[1].ndim != 3:
+        raise TokensUnavailable(f"the image tower {type(visual).__name__} gives no tokens to a caption decoder")
+    tokens: torch.Tensor = features[1]
+    return tokens
 
 
 def lower_precision(visual: nn.Module, dtype: torch.dtype) -> nn.Module:

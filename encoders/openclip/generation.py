@@ -1,0 +1,241 @@
+"""From scores to sentences: greedy choice, beam search, nucleus sampling.
+
+Beam search keeps the K likeliest beginnings; finished ones are compared by their log-probability over their length to a
+power, as in Y. Wu and others, "Google's Neural Machine Translation System", 2016, arXiv 1609.08144 (there with five
+words added to the length). Nucleus sampling: A. Holtzman and others, "The Curious Case of Neural Text Degeneration",
+2019, arXiv 1904.09751. No n-gram twice: R. Paulus and others, "A Deep Reinforced Model for Abstractive Summarization",
+2017, arXiv 1705.04304. A sentence that has used up its length is ended where it is.
+
+Shapes: B windows, K beams of each, N = B * K rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from encoders.errors import EncoderError, EncoderOptionError
+from encoders.openclip.decoder import CocaDecoder
+from encoders.openclip.stepping import Steps
+from encoders.openclip.visual import VisualTokens
+
+__all__ = ["METHODS", "Marks", "Wording", "Written", "write"]
+
+METHODS = ("greedy", "beam", "nucleus")
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How words are chosen.
+
+    Attributes:
+        method: "greedy", "beam" or "nucleus".
+        beams: K, of beam search.
+        length_penalty: the power of the length that a log-probability is divided by; 0 prefers short sentences.
+        no_repeat_ngram: no run of so many text tokens comes twice; 0 allows it.
+        least_tokens, most_tokens: of a sentence, marks apart; ``most_tokens`` 0 is what the context holds.
+        top_p: the share of probability that nucleus sampling draws from, likeliest first.
+        temperature: of nucleus sampling.
+        seed: of nucleus sampling; each window draws from its own beginning, whatever stands beside it.
+
+    Raises:
+        EncoderOptionError: a value outside what is allowed.
+    """
+
+    method: str = "beam"
+    beams: int = 4
+    length_penalty: float = 1.0
+    no_repeat_ngram: int = 3
+    least_tokens: int = 1
+    most_tokens: int = 0
+    top_p: float = 0.9
+    temperature: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise EncoderOptionError(f"method is {self.method!r}; allowed: {', '.join(METHODS)}")
+        for name, least in (("beams", 1), ("no_repeat_ngram", 0), ("least_tokens", 0), ("most_tokens", 0), ("seed", 0)):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                raise EncoderOptionError(f"{name} is {number!r}; allowed: a whole number, at least {least}")
+        if self.most_tokens and self.most_tokens < self.least_tokens:
+            raise EncoderOptionError(f"most_tokens {self.most_tokens} is below least_tokens {self.least_tokens}")
+        if not math.isfinite(self.length_penalty):
+            raise EncoderOptionError(f"length_penalty is {self.length_penalty}; allowed: a finite number")
+        if not 0 < self.top_p <= 1:
+            raise EncoderOptionError(f"top_p is {self.top_p}; allowed: above 0, at most 1")
+        if not (0 < self.temperature < math.inf):
+            raise EncoderOptionError(f"temperature is {self.temperature}; allowed: above 0")
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Text tokens that are no words: ``start``, ``end``, and ``never``, which are not written at all (padding)."""
+
+    start: int
+    end: int
+    never: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Written:
+    """A sentence: ``ids`` without marks; ``log_probability`` is the mean of its tokens', the end mark's among them."""
+
+    ids: tuple[int, ...]
+    log_probability: float
+
+    @property
+    def confidence(self) -> float:
+        """The geometric mean of the tokens' probabilities."""
+        return math.exp(self.log_probability)
+
+
+@torch.inference_mode()
+def write(decoder: CocaDecoder, visual: VisualTokens, marks: Marks, wording: Wording | None = None) -> list[Written]:
+    """A sentence for each of B windows.
+
+    Raises:
+        EncoderError: the model gives no finite scores for a window.
+    """
+    wording = wording or Wording()
+    room = decoder.context_length - 1  # the start mark is given
+    most = min(wording.most_tokens or room, room - 1)
+    if most < max(1, wording.least_tokens):
+        raise EncoderOptionError(
+            f"least_tokens {wording.least_tokens} does not fit into a context of {decoder.context_length} text tokens"
+        )
+    visual = visual.to(decoder.device, decoder.dtype)
+    if wording.method == "beam" and wording.beams > 1:
+        return _beam_search(decoder, visual, marks, wording, most)
+    return _one_by_one(decoder, visual, marks, wording, most)
+
+
+@dataclass
+class _Row:
+    """A beginning: its tokens and the sum of their log-probabilities."""
+
+    ids: list[int] = field(default_factory=list)
+    total: float = 0.0
+
+    def ended(self, total: float) -> Written:
+        """The sentence that this is with the end mark, which makes the sum ``total``."""
+        return Written(tuple(self.ids), total / (len(self.ids) + 1))
+
+
+def _one_by_one(decoder: CocaDecoder, visual: VisualTokens, marks: Marks, wording: Wording, most: int) -> list[Written]:
+    """Greedy choice and sampling: one row a window."""
+    steps = Steps(decoder, visual)
+    rows = [_Row() for _ in range(len(visual))]
+    done: dict[int, Written] = {}
+    chances = [torch.Generator().manual_seed(wording.seed) for _ in rows]
+    last = [marks.start] * len(rows)
+    for count in range(most + 1):
+        given = _scores(steps, last, decoder)
+        allowed = _allowed(given, rows, marks, wording, count == most)
+        for i, row in enumerate(rows):
+            if i in done:
+                continue
+            chosen = (
+                _drawn(allowed[i], wording, chances[i]) if wording.method == "nucleus" else int(allowed[i].argmax())
+            )
+            total = row.total + float(given[i, chosen])
+            if chosen == marks.end:
+                done[i] = row.ended(total)
+            else:
+                rows[i] = _Row([*row.ids, chosen], total)
+                last[i] = chosen
+        if len(done) == len(rows):
+            break
+    return [done[i] for i in range(len(rows))]
+
+
+def _beam_search(
+    decoder: CocaDecoder, visual: VisualTokens, marks: Marks, wording: Wording, most: int
+) -> list[Written]:
+    k, windows = wording.beams, len(visual)
+    steps = Steps(decoder, visual, k)
+    rows = [_Row() for _ in range(windows * k)]
+    alive = [1] * windows  # all beams are equal at first: one is enough
+    found: list[list[tuple[float, Written]]] = [[] for _ in range(windows)]
+    going = set(range(windows))
+    last = [marks.start] * len(rows)
+    for count in range(most + 1):
+        given = _scores(steps, last, decoder)
+        allowed = _allowed(given, rows, marks, wording, count == most)
+        come_from, following = list(range(len(rows))), list(rows)
+        for window in sorted(going):
+            first = window * k
+            totals = torch.stack([allowed[first + i] + rows[first + i].total for i in range(alive[window])])
+            best = totals.flatten().topk(min(2 * k, totals.numel()))
+            kept = 0
+            for rank, (total, place) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
+                if total == -math.inf or kept == k:
+                    break
+                beam, token = first + place // totals.shape[1], place % totals.shape[1]
+                if token != marks.end:
+                    come_from[first + kept], following[first + kept] = beam, _Row([*rows[beam].ids, token], total)
+                    kept += 1
+                elif rank < k:  # further down, K others are better
+                    score = total / (len(rows[beam].ids) + 1) ** wording.length_penalty
+                    found[window].append((score, rows[beam].ended(total)))
+            alive[window] = kept
+            if not kept or _settled(found[window], following[first : first + kept], k, wording):
+                going.remove(window)
+        if not going:
+            break
+        rows = following
+        last = [row.ids[-1] if row.ids else marks.start for row in rows]
+        steps.reorder(torch.tensor(come_from, device=decoder.device))
+    # of equals the one that came first
+    return [max(sentences, key=lambda one: one[0])[1] for sentences in found]
+
+
+def _settled(found: list[tuple[float, Written]], going: Sequence[_Row], k: int, wording: Wording) -> bool:
+    """There are K sentences, and no beginning, were it to end now at no cost, would be better than the K-th."""
+    if len(found) < k:
+        return False
+    least = sorted((score for score, _ in found), reverse=True)[k - 1]
+    return all(row.total / (len(row.ids) + 1) ** wording.length_penalty <= least for row in going)
+
+
+def _scores(steps: Steps, last: list[int], decoder: CocaDecoder) -> Tensor:
+    """Log-probabilities ``[N, V]`` on the CPU."""
+    given = steps.next(torch.tensor(last, device=decoder.device)).cpu()
+    if not bool(torch.isfinite(given).all()):
+        raise EncoderError(f"the model gives scores that are not finite at text token {steps.length}")
+    return given
+
+
+def _allowed(given: Tensor, rows: Sequence[_Row], marks: Marks, wording: Wording, only_end: bool) -> Tensor:
+    """``given``, with ``-inf`` for what may not be written; where that is everything, the end mark is left."""
+    allowed = torch.full_like(given, -math.inf) if only_end else given.clone()
+    never = [token for token in (marks.start, *marks.never) if token < given.shape[1]]
+    allowed[:, never] = -math.inf
+    for i, row in enumerate(rows):
+        if len(row.ids) < wording.least_tokens:
+            allowed[i, marks.end] = -math.inf
+        allowed[i, _again(row.ids, wording.no_repeat_ngram)] = -math.inf
+    nothing = (allowed == -math.inf).all(dim=-1)
+    allowed[nothing, marks.end] = given[nothing, marks.end]
+    return allowed
+
+
+def _again(ids: list[int], n: int) -> list[int]:
+    """Tokens that would repeat a run of n that is in ``ids`` already; none where n is 0."""
+    if not n or len(ids) < n:
+        return []
+    last = ids[len(ids) - n + 1 :]
+    return [ids[i + n - 1] for i in range(len(ids) - n + 1) if ids[i : i + n - 1] == last]
+
+
+def _drawn(allowed: Tensor, wording: Wording, chance: torch.Generator) -> int:
+    """A token from the likeliest ones that hold ``top_p`` of the probability."""
+    likely = (allowed / wording.temperature).softmax(dim=-1)
+    values, order = likely.sort(descending=True, stable=True)
+    values = torch.where(values.cumsum(dim=-1) - values < wording.top_p, values, 0.0)
+    return int(order[torch.multinomial(values, 1, generator=chance)])
