@@ -8,16 +8,17 @@ with Library.open("my-videos", model="openclip:ViT-B-32/laion2b_s34b_b79k") as l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.calibration import Calibration, Calibrator
 from pipeline.catalog import Catalog, VideoRecord
 from pipeline.errors import ModelMismatch, NotALibrary, QueryError
 from pipeline.index import IndexOptions, VectorIndex
@@ -59,6 +60,7 @@ class Library:
         self._search_options = search_options or SearchOptions()
         self._index: VectorIndex | None = None
         self._background: tuple[int, npt.NDArray[np.float16]] | None = None
+        self._calibrator: Calibrator | None = None
         self._catalog = Catalog(store.catalog_path, dimension=store.manifest.dimension or None)
 
     @classmethod
@@ -188,8 +190,13 @@ class Library:
         start_seconds: float | None = None,
         end_seconds: float | None = None,
         added_after: datetime | None = None,
+        confident: bool = False,
     ) -> list[Moment]:
         """The moments nearest to one of: words, a picture, a point in an indexed video, a vector. Best first.
+
+        Each says beside its score its percentile: of how many background queries in a hundred the best answer in this
+        library is worse. It is ``None`` for a bare ``vector``, of which nobody knows what to compare it with, and in a
+        library that is too small to tell (see :mod:`pipeline.calibration`).
 
         Args:
             text: words.
@@ -201,6 +208,7 @@ class Library:
             tag: only videos with this tag.
             start_seconds, end_seconds: only this range of media time; moments are cut to it.
             added_after: only videos added after this (aware) time.
+            confident: only moments of the percentile ``search.confident_percentile`` or above; often none.
 
         Raises:
             QueryError: none or several of the four; a picture that cannot be read; a time outside the video.
@@ -229,7 +237,7 @@ class Library:
         elif text is not None:
             if not text.strip():
                 raise QueryError("the text of a query must not be empty")
-            wanted = np.asarray(self.encoder.encode_query([text]), dtype=np.float32)[0]
+            wanted = self._encode_words([text])[0]
         elif vector is not None:
             wanted = np.asarray(vector, dtype=np.float32)
             if wanted.shape != (self.manifest.dimension,):
@@ -239,7 +247,7 @@ class Library:
             picture = _read_image(image) if isinstance(image, (str, Path)) else image
             wanted = np.asarray(self.encoder.encode_image(picture), dtype=np.float32)
         assert index is not None
-        return search(
+        moments = search(
             self._catalog,
             index,
             wanted,
@@ -248,6 +256,39 @@ class Library:
             background=self._sample(index.seq),
             options=self._search_options,
         )
+        if moments and vector is None:
+            calibration = self.calibration("words" if text is not None else "pictures")
+            if calibration is not None:
+                moments = calibration.rate(moments, wanted, self._sample(index.seq))
+        return [moment for moment in moments if self._search_options.is_confident(moment)] if confident else moments
+
+    def calibration(self, asked_by: Literal["words", "pictures"]) -> Calibration | None:
+        """What scores are worth here, of queries by words or by pictures; made on first use, and again as the library
+        grows.
+
+        Returns:
+            ``None`` in a library that is too small to tell.
+
+        Raises:
+            EncoderError: the model cannot be loaded; it is needed for words.
+            FaissMissing: FAISS is not installed.
+        """
+        index = self.index()
+        if index is None:
+            return None
+        if self._calibrator is None:
+            self._calibrator = Calibrator(
+                self._store.calibration_folder,
+                self._catalog,
+                self.manifest.fingerprint,
+                self._search_options.background_vectors,
+            )
+        if asked_by == "words":
+            return self._calibrator.words(index, self._encode_words)
+        return self._calibrator.pictures(index)
+
+    def _encode_words(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return np.asarray(self.encoder.encode_query(texts), dtype=np.float32)
 
     def _stored_vector(self, video: str, seconds: float) -> npt.NDArray[np.float32]:
         record = self._catalog.video(video)

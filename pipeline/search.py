@@ -33,7 +33,9 @@ _ROUNDING = 1e-3  # two float16 forms of one vector differ by less
 class Moment:
     """An answer: the half-open span ``[start_seconds, end_seconds)`` of a video, and where in it the peak is.
 
-    ``score`` is the peak's cosine with the query; ``caption`` the words kept for the peak, if any.
+    ``score`` is the peak's cosine with the query; ``percentile`` says of how many questions in a hundred that have no
+    particular answer in this library the best answer is worse (``None`` where that cannot be told, see
+    :mod:`pipeline.calibration`); ``caption`` gives the words kept for the peak, if any.
     """
 
     video: str
@@ -43,6 +45,7 @@ class Moment:
     end_seconds: float
     peak_seconds: float
     score: float
+    percentile: float | None = None
     caption: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,6 +65,7 @@ class SearchOptions:
         longest_seconds: a moment does not grow beyond this; a single vector that covers more stays whole.
         background_vectors: size of the sample that gives the background.
         scan_limit: a filter that leaves at most so many vectors is answered by comparing with all of them.
+        confident_percentile: a moment of this percentile or above is a confident match.
     """
 
     oversample: int = 8
@@ -70,6 +74,7 @@ class SearchOptions:
     longest_seconds: float = 60.0
     background_vectors: int = 1024
     scan_limit: int = 20_000
+    confident_percentile: float = 90.0
 
     def __post_init__(self) -> None:
         if self.oversample < 1 or self.background_vectors < 1 or self.scan_limit < 0:
@@ -78,6 +83,12 @@ class SearchOptions:
             raise OptionError(f"search fall {self.fall}: must be from 0 to 1")
         if not (self.gap_seconds >= 0 and self.longest_seconds > 0):
             raise OptionError("search: gap_seconds must not be negative, longest_seconds must be above 0")
+        if not 0 <= self.confident_percentile <= 100:
+            raise OptionError(f"search confident_percentile {self.confident_percentile}: must be from 0 to 100")
+
+    def is_confident(self, moment: Moment) -> bool:
+        """Whether a moment is a confident match; one without a percentile is not."""
+        return moment.percentile is not None and moment.percentile >= self.confident_percentile
 
 
 class SearchableIndex(Protocol):

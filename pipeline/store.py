@@ -3,6 +3,7 @@
     longreel.json      the manifest: which model and preprocessing made the vectors
     catalog.sqlite3    the truth
     index/             the vector index, derived
+    calibration/       what scores are worth, derived
     jobs/              logs of jobs
     writer.lock        held by the one process that writes
 
@@ -127,6 +128,10 @@ class Store:
     @property
     def index_folder(self) -> Path:
         return self.path / "index"
+
+    @property
+    def calibration_folder(self) -> Path:
+        return self.path / "calibration"
 
     @property
     def jobs_folder(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ _NOTHING = 4
 @click.option(
     "--added-after", metavar="TIME", help="Only videos added after this time (ISO 8601, local unless it says)."
 )
+@click.option("--confident", is_flag=True, help="Only confident matches; without any, say so and exit with code 4.")
 @click.option("--device", metavar="DEVICE", help="Where to run the model, for example cpu or cuda.")
 @common_options
 def query(
@@ -40,6 +42,7 @@ def query(
     start_seconds: float | None,
     end_seconds: float | None,
     added_after: str | None,
+    confident: bool,
     device: str | None,
     store: str | None,
     config: str,
@@ -52,9 +55,12 @@ def query(
       longreel query "a dog jumps over a fence"
       longreel query --image lost-bicycle.jpg --tag gate
       longreel query --like gate.mp4@83.5 --limit 20 --json
+      longreel query "a red kite" --confident
 
-    Scores are cosines between query and moment: compare them with each other, not across models. Exit code 4: nothing
-    matched.
+    A score is the cosine between query and moment: compare it with other scores of the same query only. "pct" says what
+    it is worth: of how many plain questions in a hundred, asked of the same library without having a particular answer
+    there, the best answer stands out less. From percentile 90 on (--set search.confident_percentile=P) a match is
+    confident. Exit code 4: nothing matched, or with --confident nothing confident.
     """
     from pipeline.errors import QueryError
     from pipeline.library import Library
@@ -80,30 +86,52 @@ def query(
             end_seconds=end_seconds,
             added_after=_time(added_after) if added_after else None,
         )
+        level = settings.search.confident_percentile
+        best = moments[0].percentile if moments else None
+        kept = [moment for moment in moments if settings.search.is_confident(moment)] if confident else moments
         asked: dict[str, Any] = {"text": text, "image": image, "like": like}
         shown = next(value for value in asked.values() if value is not None)
         if as_json:
-            answer = {"query": shown, "model": library.model, "moments": [moment.to_dict() for moment in moments]}
+            answer = {
+                "query": shown,
+                "model": library.model,
+                "confident": None if best is None else best >= level,
+                "confident_percentile": level,
+                "best_percentile": best,
+                "moments": [moment.to_dict() for moment in kept],
+            }
             click.echo(json.dumps(answer, ensure_ascii=False, indent=2))
         else:
-            _show(moments, shown, library.model, library.manifest.random and text is not None)
-    return 0 if moments else _NOTHING
+            if library.manifest.random and text is not None:
+                note = "has random weights, so words mean nothing to it; ask with --image or --like"
+                click.echo(f"note: {library.model} {note}", err=True)
+            if kept:
+                _show(kept)
+            else:
+                click.echo(_nothing(shown, moments, level), err=True)
+    return 0 if kept else _NOTHING
 
 
-def _show(moments: list[Moment], asked: str, model: str, meaningless: bool) -> None:
+def _nothing(asked: str, moments: list[Moment], level: float) -> str:
+    """Why nothing is shown."""
+    if not moments:
+        return f"nothing matched {asked!r}"
+    best = moments[0].percentile
+    if best is None:
+        return f"no confident match for {asked!r}: the library is too small to tell (see docs/evaluation.md)"
+    return (
+        f"no confident match for {asked!r}: the best was at percentile {math.floor(best)}, confident is {level:g} and "
+        "above; without --confident it is shown"
+    )
+
+
+def _show(moments: list[Moment]) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     from jobs.reporting import precise_clock
 
-    if meaningless:
-        click.echo(
-            f"note: {model} has random weights, so words mean nothing to it; ask with --image or --like", err=True
-        )
-    if not moments:
-        click.echo(f"nothing matched {asked!r}", err=True)
-        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("#", justify="right", style="dim")
     table.add_column("video", overflow="fold")
@@ -111,6 +139,9 @@ def _show(moments: list[Moment], asked: str, model: str, meaningless: bool) -> N
     table.add_column("end", justify="right")
     table.add_column("peak", justify="right", style="dim")
     table.add_column("score", justify="right")
+    rated = any(moment.percentile is not None for moment in moments)
+    if rated:
+        table.add_column("pct", justify="right")
     captioned = any(moment.caption for moment in moments)
     if captioned:
         table.add_column("caption", overflow="fold")
@@ -122,9 +153,14 @@ def _show(moments: list[Moment], asked: str, model: str, meaningless: bool) -> N
             precise_clock(moment.end_seconds),
             precise_clock(moment.peak_seconds),
             f"{moment.score:.3f}",
+            *([_percentile(moment.percentile)] if rated else []),
         ]
         table.add_row(*row, *([Text(moment.caption or "")] if captioned else []))
     console().print(table)
+
+
+def _percentile(value: float | None) -> str:
+    return "" if value is None else f"{math.floor(value):d}"  # 89.9 is not yet 90
 
 
 def _point(text: str) -> tuple[str, float]:

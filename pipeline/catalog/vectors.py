@@ -50,21 +50,27 @@ class VectorCatalog(CatalogPart):
             return int(connection.execute(select(func.count(vectors.c.seq))).scalar_one())
 
     def sample_vectors(self, count: int) -> npt.NDArray[np.float16]:
-        """About ``count`` embeddings [N, D], spread evenly over the library; the same ones each time."""
+        """At most ``count`` embeddings [N, D], spread evenly over the library; the same ones each time."""
+        return self._embeddings([row.embedding for row in self._sample(count, vectors.c.embedding)])
+
+    def sample_rows(self, count: int) -> VectorRows:
+        """As :meth:`sample_vectors`, with all that is known of each vector."""
+        return self._columns(self._sample(count, vectors))
+
+    def _sample(self, count: int, *columns: Any) -> list[Row[Any]]:
         if count < 1:
-            return self._embeddings([])
+            return []
         with self._read() as connection:
             total = int(connection.execute(select(func.count(vectors.c.seq))).scalar_one())
-            step = max(1, total // max(count, 1))
-            if step == 1:
-                query = select(vectors.c.embedding).order_by(vectors.c.seq).limit(count)
-                return self._embeddings(connection.execute(query).scalars().all())
-            keys = connection.execute(select(vectors.c.seq).order_by(vectors.c.seq)).scalars().all()[::step][:count]
-            found: list[bytes] = []
+            query = select(*columns).order_by(vectors.c.seq)
+            if total <= count:
+                return list(connection.execute(query))
+            keys = connection.execute(select(vectors.c.seq).order_by(vectors.c.seq)).scalars().all()
+            keys = [keys[i * len(keys) // count] for i in range(count)]
+            found: list[Row[Any]] = []
             for batch in batched(keys):
-                query = select(vectors.c.embedding).where(vectors.c.seq.in_(batch)).order_by(vectors.c.seq)
-                found.extend(connection.execute(query).scalars())
-            return self._embeddings(found)
+                found.extend(connection.execute(query.where(vectors.c.seq.in_(batch))))
+            return found
 
     # -- finding ---------------------------------------------------------------------------------------------------
 
@@ -96,6 +102,14 @@ class VectorCatalog(CatalogPart):
         """Ids [N] of the vectors that a filter lets through; those that overlap its range of time are."""
         with self._read() as connection:
             found = connection.execute(_filtered(select(vectors.c.id), where)).scalars().all()
+        return np.array(found, dtype=np.int64)
+
+    def ids_of_videos(self, video_ids: Iterable[str]) -> npt.NDArray[np.int64]:
+        """Ids [N] of all vectors of these videos."""
+        found: list[int] = []
+        with self._read() as connection:
+            for batch in batched(video_ids):
+                found.extend(connection.execute(select(vectors.c.id).where(vectors.c.video_id.in_(batch))).scalars())
         return np.array(found, dtype=np.int64)
 
     def ids_and_embeddings_matching(self, where: Filter) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:

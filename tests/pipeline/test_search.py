@@ -65,7 +65,7 @@ def test_a_moment_is_the_scene(catalog: Catalog, tmp_path: Path) -> None:
     (found,) = ask(catalog, tmp_path, E[4], limit=1)
     assert (found.video, found.start_seconds, found.end_seconds) == (other, 5.0, 10.0)
     assert set(found.to_dict()) == {
-        "video", "uri", "name", "start_seconds", "end_seconds", "peak_seconds", "score", "caption",
+        "video", "uri", "name", "start_seconds", "end_seconds", "peak_seconds", "score", "percentile", "caption",
     }  # fmt: skip
 
 

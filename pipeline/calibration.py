@@ -1,0 +1,243 @@
+"""What a score is worth: how the best answer to a question stands among the best answers to questions that have no
+particular answer in this library.
+
+A raw cosine says little by itself: one sentence is near to every picture, another to none, and models differ. So a
+query's score is first measured against that query's own scores over a sample of the library ("how far does this vector
+stand out?", :func:`standing`), then compared with how far the best vector stands out for each query of a background:
+
+- words: a fixed bank of plain sentences on wide topics (:mod:`pipeline.background_queries`);
+- pictures, and moments that are asked for by their like: vectors of the library itself, looked up in the videos that
+  they are not from.
+
+The share of the background that is answered less well is the percentile. It follows the library as it grows, and lies
+beside it in ``calibration/``, from where it can be deleted at any time.
+
+Shapes: D width of the joint space, V vectors of the library, S its sample, B queries of the background, k candidates.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import threading
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.background_queries import background_queries, bank_version
+from pipeline.catalog.filters import Filter
+from pipeline.errors import DiskFull
+from pipeline.index_kinds import unit_rows
+from pipeline.store import write_file_atomically
+
+if TYPE_CHECKING:
+    from pipeline.catalog.catalog import Catalog
+    from pipeline.search import Moment
+
+__all__ = ["LEAST_VECTORS", "Calibration", "Calibrator", "standing"]
+
+_log = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float32]
+Encode = Callable[[Sequence[str]], Floats]
+
+LEAST_VECTORS = 32
+"""In a smaller library nothing can be said of what is usual: there are no percentiles."""
+
+_VERSION = 1
+_STALE_SHARE = 0.1  # of the vectors, that may come and go before the background is asked again
+_CANDIDATES = 8  # the index may keep vectors coarsely: so many are scored again from the catalog
+_PICTURES = 256
+_GROUPS = 8
+_SAME = 0.995  # cosine of one sentence with itself, encoded in two precisions
+_LEAST_SPREAD = 1e-3  # two float16 forms of one vector differ by as much
+
+
+class _Index(Protocol):
+    @property
+    def seq(self) -> int: ...
+    def __len__(self) -> int: ...
+    def search(
+        self, queries: npt.NDArray[Any], k: int, allowed_ids: npt.NDArray[np.int64] | None = None
+    ) -> tuple[npt.NDArray[np.int64], Floats]: ...
+
+
+def standing(scores: npt.ArrayLike, usual: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """How far ``scores`` of a query stand out from what is ``usual [S]`` for it: its scores over a sample.
+
+    The distance to the median, in units of the distance from the median down to the lowest sixth (one standard
+    deviation where scores are normally spread). The upper half takes no part in the unit: what the query rightly finds
+    lies there. Rises with the score.
+    """
+    low, middle = np.quantile(usual.astype(np.float64), (0.1587, 0.5))
+    above: npt.NDArray[np.float64] = np.asarray(scores, dtype=np.float64) - middle
+    return above / max(float(middle - low), _LEAST_SPREAD)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far the best vector stood out for each query of a background, ``best [B]`` in rising order.
+
+    ``seq`` is the catalog's last change at that time, ``vectors`` how many there were.
+
+    Raises:
+        ValueError: no background, or values that are not finite or not in order.
+    """
+
+    best: npt.NDArray[np.float64]
+    seq: int
+    vectors: int
+
+    def __post_init__(self) -> None:
+        if self.best.ndim != 1 or not len(self.best) or not np.isfinite(self.best).all():
+            raise ValueError(f"best must be [B], finite, B at least 1; got shape {list(self.best.shape)}")
+        if (np.diff(self.best) < 0).any():
+            raise ValueError("best must be in rising order")
+
+    def percentile(self, stand: float) -> float:
+        """The share of the background, 0 to 100, whose best answer stands out less than ``stand``."""
+        return 100.0 * float(np.searchsorted(self.best, stand, side="left")) / len(self.best)
+
+    def rate(self, moments: Sequence[Moment], query: npt.NDArray[Any], sample: npt.NDArray[Any]) -> list[Moment]:
+        """The moments with percentiles, for the ``query [D]`` that found them and ``sample [S, D]`` of the library."""
+        usual = unit_rows(sample) @ unit_rows(np.asarray(query, dtype=np.float32)[None])[0]
+        stands = standing([moment.score for moment in moments], usual)
+        return [
+            replace(moment, percentile=self.percentile(float(stand)))
+            for moment, stand in zip(moments, stands, strict=True)
+        ]
+
+    def holds_for(self, seq: int, vectors: int) -> bool:
+        """Whether the library has changed so little since that this still holds."""
+        changes = max(seq - self.seq, abs(vectors - self.vectors))  # a removal of many vectors is one change
+        return self.seq <= seq and changes <= _STALE_SHARE * self.vectors
+
+
+class Calibrator:
+    """Makes, keeps and renews the calibrations of one library. Safe for use by several threads.
+
+    Args:
+        folder: where they are kept; made when there is something to keep. If it cannot be written, that costs time, no
+            more.
+        catalog: of the library.
+        model: fingerprint of the model that made its vectors.
+        sample: size S of the sample that tells what is usual.
+    """
+
+    def __init__(self, folder: Path, catalog: Catalog, model: str, sample: int) -> None:
+        self._folder = folder
+        self._catalog = catalog
+        self._model = model
+        self._sample_size = sample
+        self._lock = threading.Lock()
+        self._words: Calibration | None = None
+        self._pictures: Calibration | None = None
+        self._bank: Floats | None = None
+
+    def words(self, index: _Index, encode: Encode) -> Calibration | None:
+        """The calibration of queries in words; ``None`` in a library of fewer than :data:`LEAST_VECTORS`.
+
+        Args:
+            index: of this library, up to date.
+            encode: gives texts their unit vectors ``[B, D]``, as it does for queries.
+        """
+        with self._lock:
+            if len(index) < LEAST_VECTORS:
+                return None
+            if self._words is None and (kept := self._read("words")) is not None:
+                self._words, bank = kept
+                # The texts may be put to the model in other words than when the file was made.
+                if self._words is not None and len(bank) and (encode(background_queries()[:1])[0] @ bank[0]) > _SAME:
+                    self._bank = bank
+                else:
+                    self._words = None
+            if self._words is None or not self._words.holds_for(index.seq, len(index)):
+                if self._bank is None:
+                    self._bank = unit_rows(np.asarray(encode(background_queries()), dtype=np.float32))
+                best = self._best(index, self._bank)
+                self._words = self._measured(index, self._bank, best)
+                self._keep("words", self._words, self._bank)
+            return self._words
+
+    def pictures(self, index: _Index) -> Calibration | None:
+        """The calibration of queries by picture; ``None`` as for :meth:`words`, and where there is one video only."""
+        with self._lock:
+            if len(index) < LEAST_VECTORS:
+                return None
+            if self._pictures is None and (kept := self._read("pictures")) is not None:
+                self._pictures = kept[0]
+            if self._pictures is None or not self._pictures.holds_for(index.seq, len(index)):
+                self._pictures = self._look_elsewhere(index)
+                if self._pictures is not None:
+                    self._keep("pictures", self._pictures, np.zeros((0, 0), dtype=np.float32))
+            return self._pictures
+
+    # -- measuring -------------------------------------------------------------------------------------------------
+
+    def _best(self, index: _Index, queries: Floats, allowed: npt.NDArray[np.int64] | None = None) -> Floats:
+        """The best score [B] of each of ``queries [B, D]``; -inf where nothing is found."""
+        ids, _ = index.search(queries, _CANDIDATES, allowed)
+        rows = self._catalog.vectors_by_id(np.unique(ids[ids >= 0]))
+        if not len(rows):
+            return np.full(len(queries), -np.inf, dtype=np.float32)
+        best: Floats = (queries @ unit_rows(rows.embedding).T).max(axis=1)
+        return best
+
+    def _measured(self, index: _Index, queries: Floats, best: Floats) -> Calibration | None:
+        usual = queries @ unit_rows(self._catalog.sample_vectors(self._sample_size)).T
+        stands = [float(standing(top, row)) for top, row in zip(best, usual, strict=True) if np.isfinite(top)]
+        return Calibration(np.sort(np.array(stands)), index.seq, len(index)) if stands else None
+
+    def _look_elsewhere(self, index: _Index) -> Calibration | None:
+        rows = self._catalog.sample_rows(_PICTURES)
+        videos = sorted(set(rows.video))
+        if len(videos) < 2:
+            return None
+        queries = unit_rows(rows.embedding)
+        best = np.full(len(rows), -np.inf, dtype=np.float32)
+        everything = self._catalog.ids_matching(Filter())
+        for turn in range(min(_GROUPS, len(videos))):
+            group = set(videos[turn::_GROUPS])
+            asked = np.array([video in group for video in rows.video])
+            elsewhere = np.setdiff1d(everything, self._catalog.ids_of_videos(group))
+            best[asked] = self._best(index, queries[asked], elsewhere)
+        return self._measured(index, queries, best)
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    def _facts(self, name: str) -> dict[str, Any]:
+        facts: dict[str, Any] = {"version": _VERSION, "model": self._model, "sample": self._sample_size}
+        return {**facts, "bank": bank_version()} if name == "words" else facts
+
+    def _read(self, name: str) -> tuple[Calibration, Floats] | None:
+        path = self._folder / f"{name}.npz"
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+                facts = json.loads(str(arrays["facts"]))
+                seq, vectors = int(facts.pop("seq")), int(facts.pop("vectors"))
+                if facts != self._facts(name):
+                    return None
+                return Calibration(arrays["best"], seq, vectors), arrays["queries"].astype(np.float32)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            _log.warning("%s cannot be used and is made again: %s: %s", path, type(error).__name__, error)
+            return None
+
+    def _keep(self, name: str, made: Calibration | None, queries: Floats) -> None:
+        if made is None:
+            return
+        buffer = io.BytesIO()
+        facts = {**self._facts(name), "seq": made.seq, "vectors": made.vectors}
+        np.savez(buffer, facts=np.array(json.dumps(facts)), best=made.best, queries=queries.astype(np.float16))
+        try:
+            self._folder.mkdir(exist_ok=True)
+            write_file_atomically(self._folder / f"{name}.npz", buffer.getvalue())
+        except (OSError, DiskFull) as error:
+            _log.warning("the calibration could not be kept and will be made again: %s", error)
