@@ -1,24 +1,25 @@
-"""The scheme ``python:package.module:factory``: an encoder that lives outside the table, such as a test double.
+"""The scheme ``python:package.module:factory``: an encoder or captioner outside the tables, such as a test double.
 
-``factory(options: LoadOptions) -> Encoder`` is called with the checked options. What it gives needs no
-``encode_query``: without one, queries are put into the templates of its ``info.card`` (as they are, unless that says
+``factory(options: LoadOptions) -> Encoder`` is called with the checked options, and ``factory(options:
+CaptionerOptions) -> Captioner`` with those of a captioner. An encoder needs no ``encode_query``: without one, queries are put into the templates of its ``info.card`` (as they are, unless that says
 otherwise) and encoded by its ``encode_text``.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from encoders.base import Encoder, LoadOptions, ModelDescription, ModelEntry, ProgressCallback
+from encoders.captioning import Captioner, CaptionerOptions
 from encoders.cards import encode_with_templates
 from encoders.errors import UnknownModel
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PythonProvider"]
+__all__ = ["PythonProvider", "load_captioner_at"]
 
 _NEEDED = ("info", "encode", "encode_text", "encode_image", "close", "__enter__", "__exit__")
 
@@ -27,17 +28,7 @@ class PythonProvider:
     """Encoders named by where their factory is."""
 
     def load(self, rest: str, options: LoadOptions) -> Encoder:
-        module_name, colon, attribute = rest.partition(":")
-        if not colon or not module_name or not attribute:
-            raise UnknownModel(f"model 'python:{rest}' must be python:package.module:factory")
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            raise UnknownModel(f"model 'python:{rest}': {error}") from error
-        factory = getattr(module, attribute, None)
-        if not callable(factory):
-            raise UnknownModel(f"model 'python:{rest}': module {module_name!r} has no callable {attribute!r}")
-        encoder = factory(options)
+        encoder = _factory(rest)(options)
         missing = [name for name in _NEEDED if not hasattr(encoder, name)]
         if missing:
             raise UnknownModel(
@@ -74,3 +65,29 @@ class _AsksByCard:
 
     def __exit__(self, *exc: object) -> None:
         self._encoder.__exit__(*exc)
+
+
+def load_captioner_at(rest: str, options: CaptionerOptions) -> Captioner:
+    """The captioner that the factory at ``module:factory`` makes.
+
+    Raises:
+        UnknownModel: there is no such factory, or it gives something else.
+    """
+    captioner = _factory(rest)(options)
+    if not isinstance(captioner, Captioner):
+        raise UnknownModel(f"captioner 'python:{rest}' gave a {type(captioner).__name__}, which is no Captioner")
+    return captioner
+
+
+def _factory(rest: str) -> Callable[[Any], object]:
+    module_name, colon, attribute = rest.partition(":")
+    if not colon or not module_name or not attribute:
+        raise UnknownModel(f"model 'python:{rest}' must be python:package.module:factory")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UnknownModel(f"model 'python:{rest}': {error}") from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise UnknownModel(f"model 'python:{rest}': module {module_name!r} has no callable {attribute!r}")
+    return cast(Callable[[Any], object], factory)

@@ -18,59 +18,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from encoders.captioning import Wording
 from encoders.errors import EncoderError, EncoderOptionError
 from encoders.openclip.decoder import CocaDecoder
 from encoders.openclip.stepping import Steps
 from encoders.openclip.visual import VisualTokens
 
-__all__ = ["METHODS", "Marks", "Wording", "Written", "write"]
-
-METHODS = ("greedy", "beam", "nucleus")
-
-
-@dataclass(frozen=True)
-class Wording:
-    """How words are chosen.
-
-    Attributes:
-        method: "greedy", "beam" or "nucleus".
-        beams: K, of beam search.
-        length_penalty: the power of the length that a log-probability is divided by; 0 prefers short sentences.
-        no_repeat_ngram: no run of so many text tokens comes twice; 0 allows it.
-        least_tokens, most_tokens: of a sentence, marks apart; ``most_tokens`` 0 is what the context holds.
-        top_p: the share of probability that nucleus sampling draws from, likeliest first.
-        temperature: of nucleus sampling.
-        seed: of nucleus sampling; each window draws from its own beginning, whatever stands beside it.
-
-    Raises:
-        EncoderOptionError: a value outside what is allowed.
-    """
-
-    method: str = "beam"
-    beams: int = 4
-    length_penalty: float = 1.0
-    no_repeat_ngram: int = 3
-    least_tokens: int = 1
-    most_tokens: int = 0
-    top_p: float = 0.9
-    temperature: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise EncoderOptionError(f"method is {self.method!r}; allowed: {', '.join(METHODS)}")
-        for name, least in (("beams", 1), ("no_repeat_ngram", 0), ("least_tokens", 0), ("most_tokens", 0), ("seed", 0)):
-            number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, int) or number < least:
-                raise EncoderOptionError(f"{name} is {number!r}; allowed: a whole number, at least {least}")
-        if self.most_tokens and self.most_tokens < self.least_tokens:
-            raise EncoderOptionError(f"most_tokens {self.most_tokens} is below least_tokens {self.least_tokens}")
-        if not math.isfinite(self.length_penalty):
-            raise EncoderOptionError(f"length_penalty is {self.length_penalty}; allowed: a finite number")
-        if not 0 < self.top_p <= 1:
-            raise EncoderOptionError(f"top_p is {self.top_p}; allowed: above 0, at most 1")
-        if not (0 < self.temperature < math.inf):
-            raise EncoderOptionError(f"temperature is {self.temperature}; allowed: above 0")
+__all__ = ["Marks", "Written", "write"]
 
 
 @dataclass(frozen=True)
