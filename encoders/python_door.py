@@ -1,8 +1,8 @@
 """The scheme ``python:package.module:factory``: an encoder or captioner outside the tables, such as a test double.
 
-``factory(options: LoadOptions) -> Encoder`` is called with the checked options, and ``factory(options:
-CaptionerOptions) -> Captioner`` with those of a captioner. An encoder needs no ``encode_query``: without one, queries are put into the templates of its ``info.card`` (as they are, unless that says
-otherwise) and encoded by its ``encode_text``.
+``factory(options: LoadOptions) -> Encoder`` is called with the checked options, ``factory(options: CaptionerOptions) ->
+Captioner`` with those of a captioner. An encoder needs no ``encode_query``: without one, queries are put into the
+templates of its ``info.card`` (as they are, unless that says otherwise) and encoded by its ``encode_text``.
 """
 
 from __future__ import annotations
