@@ -12,6 +12,7 @@ __all__ = [
     "DecoderHung",
     "DiskFull",
     "EncodingFailed",
+    "ExtraMissing",
     "FaissMissing",
     "IndexDamaged",
     "InputError",
@@ -55,6 +56,10 @@ class NothingToDo(InputError):
 
 class ManifestError(InputError):
     """A manifest line that cannot be read; the message gives file and line."""
+
+
+class ExtraMissing(LongreelError, ImportError):
+    """A package that only an extra brings is not installed; the message names package and extra."""
 
 
 class PackError(InputError):

@@ -1,7 +1,7 @@
 """A model on an image-text pack: retrieval between pictures and sentences, zero-shot classification by labels.
 
-Texts go through ``encode_query``, so the prompt templates of the model's card are part of what is measured, as they are
-part of what ``longreel query`` does.
+Sentences go through ``encode_query`` and class names through the card's ``label_templates``, so the prompt templates of
+the model's card are part of what is measured, as they are part of what ``longreel query`` does.
 
 Shapes: I pictures, T texts, D width of the joint space, C classes.
 """
@@ -78,12 +78,14 @@ def evaluate_zero_shot(
         PackError, EncodingFailed, and what the encoder raises.
         InputError: a pack without labels, or a limit below 1.
     """
+    from encoders.cards import encode_with_templates
+
     names = class_names(pack)
     order = {label: c for c, label in enumerate(names)}
     chosen = limited(pack.split(split), limit)
     words = [word for synonyms in names.values() for word in synonyms]
     owner = [c for c, synonyms in enumerate(names.values()) for _ in synonyms]
-    vectors, _ = encode_sentences(encoder, words, progress=progress)
+    vectors = encode_with_templates(encoder.encode_text, words, encoder.info.card.label_templates).numpy()
     classes = np.zeros((len(names), vectors.shape[1]))
     np.add.at(classes, owner, vectors)
     classes /= np.linalg.norm(classes, axis=1, keepdims=True)
@@ -135,7 +137,7 @@ def encode_sentences(
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         some = list(texts[start : start + _TEXTS_AT_ONCE])
         try:
-            result[start : start + len(some)] = _query(encoder, some)
+            result[start : start + len(some)] = encoder.encode_query(some).numpy()
         except TextTooLong:
             for row, text in enumerate(some, start):
                 result[row], short = _fitting(encoder, text)
@@ -143,12 +145,6 @@ def encode_sentences(
         if progress is not None:
             progress("texts", start + len(some), len(texts))
     return result, shortened
-
-
-def _query(encoder: Encoder, texts: list[str]) -> npt.NDArray[np.float32]:
-    encode = getattr(encoder, "encode_query", None) or encoder.encode_text
-    vectors: npt.NDArray[np.float32] = encode(texts).numpy()
-    return vectors
 
 
 def _fitting(encoder: Encoder, text: str) -> tuple[npt.NDArray[np.float32], bool]:
@@ -159,7 +155,7 @@ def _fitting(encoder: Encoder, text: str) -> tuple[npt.NDArray[np.float32], bool
     count = len(words)
     while True:
         try:
-            return _query(encoder, [" ".join(words[:count])])[0], count < len(words)
+            return encoder.encode_query([" ".join(words[:count])])[0].numpy(), count < len(words)
         except TextTooLong:
             if count == 1:
                 raise

@@ -32,13 +32,16 @@ class Colours(MeanColour):
     asked: list[str]
 
     def encode_query(self, texts: Sequence[str]) -> torch.Tensor:
+        return self.encode_text(texts)
+
+    def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
         self.asked = [*getattr(self, "asked", []), *texts]
         rows = torch.zeros(len(texts), 3)
         for row, text in enumerate(texts):
             if len(text.split()) > 6:
                 raise TextTooLong(f"{text!r} has more than 6 words")
             for word, colour in COLOURS.items():
-                if word in text.split():
+                if word in text.replace(".", " ").split():
                     rows[row] = torch.tensor(colour, dtype=torch.float32)
         return torch.nn.functional.normalize(torch.cat([rows, torch.full((len(rows), 1), 50.0)], dim=1), dim=-1)
 
@@ -103,7 +106,7 @@ def test_zero_shot(tmp_path: Path) -> None:
     encoder = Colours(OPTIONS)
     scores = evaluate_zero_shot(encoder, pack, "test")
     assert (scores.pictures, scores.classes, scores.top1, scores.mean_per_class) == (6, 6, 100.0, 100.0)
-    assert encoder.asked[:2] == ["red", "dark red"]  # the words alone: templates are the card's
+    assert encoder.asked[:2] == ["a photo of a red.", "a photo of a dark red."]  # as the card has it
 
 
 def test_synonyms_take_part(tmp_path: Path) -> None:
