@@ -58,25 +58,30 @@ def iou(spans: Array, others: Array) -> Array:
 def average_precision(overlap: Array, thresholds: Sequence[float]) -> Array:
     """AP ``[K]``, each from 0 to 1, of answers in rank order whose IoU with the right spans is ``overlap [N, M]``.
 
-    Of right spans with the same IoU the later one is taken, as in the evaluator; M must be 1 or more.
+    M must be 1 or more. Of right spans with the same IoU the later one is taken. The evaluator leaves that to a sort
+    that is not stable; it matters only where right spans overlap or touch, which QVHighlights' do not.
     """
     answers, right = overlap.shape
     result = np.zeros(len(thresholds))
     if answers == 0:
         return result
     best_first = np.argsort(overlap, axis=1, kind="stable")[:, ::-1]
+    rows = [
+        [(value, m) for value, m in zip(values, order, strict=True) if value >= min(thresholds)]
+        for values, order in zip(
+            np.take_along_axis(overlap, best_first, axis=1).tolist(), best_first.tolist(), strict=True
+        )
+    ]  # for each answer, the right spans that it might take
     for k, threshold in enumerate(thresholds):
-        free = [True] * right
+        taken: set[int] = set()
         hit = np.zeros(answers)
-        for n in range(answers):
-            for m in best_first[n]:
-                if overlap[n, m] < threshold:
-                    break
-                if free[m]:
-                    free[m] = False
-                    hit[n] = 1.0
-                    break
-        result[k] = _area(hit, right)
+        for n, row in enumerate(rows):
+            m = next((m for value, m in row if value >= threshold and m not in taken), None)
+            if m is not None:
+                taken.add(m)
+                hit[n] = 1.0
+        if taken:
+            result[k] = _area(hit, right)
     return result
 
 
