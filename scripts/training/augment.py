@@ -42,9 +42,9 @@ def augmented(
     aspect: tuple[float, float] = (0.67, 1.5),
     colour: float = 0.3,
 ) -> Tensor:
-    """uint8 ``[B, S, S, 3]`` -> normalised ``[B, 3, s, s]``: crops of varied area and aspect, flips, light, colour, grey, blur.
+    """uint8 ``[B, S, S, 3]`` -> normalised ``[B, 3, s, s]``.
 
-    ``flip`` says which pictures may be mirrored (all where None): not those whose words name left or right.
+    Drawn for each: a crop of some area and aspect, flip, light, contrast, colour, loss of all colour, softness. ``flip`` says which pictures may be mirrored (all where None): not those whose words name left or right.
     """
     count = len(pictures)
 

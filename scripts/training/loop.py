@@ -6,6 +6,7 @@ it would have seen. Checkpoints are replaced in one move; lines of the curve bey
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -71,7 +72,7 @@ class Stage(Protocol):
 
 
 def train(stage: Stage, plan: Plan, folder: Path, seed: int, tell: Callable[[str], None] = print) -> nn.Module:
-    """Train a stage up to its last step, from its checkpoint in ``folder`` where there is one; return the averaged network.
+    """Train a stage up to its last step, from its checkpoint in ``folder`` if any; return the network of averaged weights.
 
     Raises:
         TrainingError: for a checkpoint of another plan, or a loss that is not finite.
@@ -79,11 +80,7 @@ def train(stage: Stage, plan: Plan, folder: Path, seed: int, tell: Callable[[str
     device = next(stage.network.parameters()).device
     path, curve = folder / f"{stage.name}.pt", folder / "curves.jsonl"
     optimizer = _optimizer(stage.network, plan)
-    average = torch.optim.swa_utils.AveragedModel(
-        stage.network,
-        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(plan.average),
-        use_buffers=True,
-    )
+    average = copy.deepcopy(stage.network).requires_grad_(False)
     start = _resume(path, curve, stage, plan, optimizer, average, seed)
     if start:
         tell(f"{stage.name}: goes on at step {start} of {plan.steps}")
@@ -106,9 +103,7 @@ def train(stage: Stage, plan: Plan, folder: Path, seed: int, tell: Callable[[str
         norm = nn.utils.clip_grad_norm_(stage.network.parameters(), plan.clip_norm)
         optimizer.step()
         # a young average must forget the first weights faster than an old one
-        decay = min(plan.average, (1 + step) / (10 + step))
-        average.multi_avg_fn = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
-        average.update_parameters(stage.network)
+        _follow(average, stage.network, min(plan.average, (1 + step) / (10 + step)))
         done = step + 1
         if done % plan.log_steps == 0 or done == plan.steps:
             pace = (done - seen) / max(time.monotonic() - began, 1e-9)
@@ -135,15 +130,25 @@ def train(stage: Stage, plan: Plan, folder: Path, seed: int, tell: Callable[[str
             partial = path.with_suffix(".partial")
             torch.save(state, partial)
             os.replace(partial, path)
-    network: nn.Module = average.module
-    return network.eval()
+    return average.eval()
 
 
-def _check(stage: Stage, average: torch.optim.swa_utils.AveragedModel) -> dict[str, float]:
-    network: nn.Module = average.module
-    network.eval()
+def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the averaged weights, and what batch norms keep, a step towards the network's."""
+    for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)
+
+
+def _check(stage: Stage, average: nn.Module) -> dict[str, float]:
+    average.eval()
     with torch.no_grad():
-        return stage.check(network)
+        figures = stage.check(average)
+    if not all(math.isfinite(value) for value in figures.values()):
+        raise TrainingError(f"{stage.name}: figures on the validation split are not finite: {figures}")
+    return figures
 
 
 def _schedule(step: int, plan: Plan) -> float:
@@ -170,7 +175,7 @@ def _resume(
     stage: Stage,
     plan: Plan,
     optimizer: torch.optim.Optimizer,
-    average: torch.optim.swa_utils.AveragedModel,
+    average: nn.Module,
     seed: int,
 ) -> int:
     start = 0

@@ -22,7 +22,7 @@ LABELLED = ("tinyimagenet", "caltech101")
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures ``[n, S, S, 3]`` uint8, the class of each ``[n]``, and the names of each class, the first the usual one."""
+    """Pictures ``[n, S, S, 3]`` uint8, the class of each ``[n]``, and the names of each class, the usual one first."""
 
     pictures: Tensor
     classes: Tensor

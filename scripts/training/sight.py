@@ -2,7 +2,7 @@
 
 Labelled photographs by cross-entropy over their classes; photographs with sentences by the words that those use, a soft
 target over a bag of words (Joulin, van der Maaten, Jabri, Vasilache, "Learning Visual Features from Large Weakly
-Supervised Data", 2015, arXiv 1511.02251). It is by far the cheapest way to features that the next stage can match with text.
+Supervised Data", 2015, arXiv 1511.02251). It is by far the cheapest way to features that can then be matched with text.
 
 Shapes: B pictures, K classes, W words.
 """

@@ -10,6 +10,7 @@ import gzip
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 __all__ = ["learn_merges", "write_merges"]
@@ -20,7 +21,7 @@ Pair = tuple[str, str]
 
 
 def learn_merges(sentences: Iterable[str], vocabulary: int) -> list[Pair]:
-    """The merges that make a vocabulary of that size from the sentences, the first learnt first; fewer if those are few.
+    """The merges that make a vocabulary of that size from the sentences, first learnt first; fewer if those are few.
 
     Raises:
         ValueError: for a vocabulary without room for a merge.
@@ -40,7 +41,7 @@ def learn_merges(sentences: Iterable[str], vocabulary: int) -> list[Pair]:
     pairs: Counter[Pair] = Counter()
     where: defaultdict[Pair, set[int]] = defaultdict(set)
     for i, (count, symbols) in enumerate(words):
-        for pair in zip(symbols, symbols[1:], strict=False):
+        for pair in pairwise(symbols):
             pairs[pair] += count
             where[pair].add(i)
     merges: list[Pair] = []
@@ -51,11 +52,11 @@ def learn_merges(sentences: Iterable[str], vocabulary: int) -> list[Pair]:
         merges.append(best)
         for i in where.pop(best):
             count, symbols = words[i]
-            for pair in zip(symbols, symbols[1:], strict=False):
+            for pair in pairwise(symbols):
                 pairs[pair] -= count
             merged = _merged(symbols, best)
             words[i] = (count, merged)
-            for pair in zip(merged, merged[1:], strict=False):
+            for pair in pairwise(merged):
                 pairs[pair] += count
                 where[pair].add(i)
         del pairs[best]

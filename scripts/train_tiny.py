@@ -1,0 +1,268 @@
+"""Train the bundled model `tiny`: three stages, each resumable after a kill, on two processor cores in a few hours.
+
+    sight   the image tower names what it sees (labelled photographs, and the words of sentences)
+    words   pictures and sentences in one space; the decoder writes what a picture shows
+    video   the decoder reads merged tokens of many frames with their times, of clips made on the fly
+
+The folder of packs holds flickr8k, tinyimagenet and caltech101 (.npz with .jsonl.gz; docs/tiny-model.md has their format).
+In the output folder come a checkpoint for each stage, curves.jsonl, and at the end tiny.safetensors. The same command goes
+on where a killed run stopped; steps see what they would have seen.
+
+Examples:
+
+    python scripts/train_tiny.py --packs packs --out run
+    python scripts/train_tiny.py --packs packs --out run --stages video      # this stage alone; those before it must be done
+    python scripts/train_tiny.py --packs packs --out trial --recipe toy      # a minute, to see that everything works
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if TYPE_CHECKING:
+    import torch
+
+    from scripts.training.loop import Plan
+    from scripts.training.sight import SightOptions
+    from scripts.training.video import VideoOptions
+    from scripts.training.words import WordsOptions
+
+STAGES = ("sight", "words", "video")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training, seed and packs aside. ``most`` bounds pictures a class and of sentences."""
+
+    sight: Plan
+    words: Plan
+    video: Plan
+    sight_options: SightOptions
+    words_options: WordsOptions
+    video_options: VideoOptions
+    clips: int = 6000
+    clips_check: int = 400
+    frames: int = 8
+    views: int = 4
+    most: int | None = None
+    drop_path: dict[str, float] = field(default_factory=lambda: {"sight": 0.05, "words": 0.1})
+
+
+def recipes() -> dict[str, Recipe]:
+    """The recipes by name."""
+    from scripts.training.loop import Plan
+    from scripts.training.sight import SightOptions
+    from scripts.training.video import VideoOptions
+    from scripts.training.words import WordsOptions
+
+    full = Recipe(
+        sight=Plan(6000, 0.15, "sgd", 2e-4, 0.08, 0.999, clip_norm=5.0, save_steps=200, check_steps=1000),
+        words=Plan(2400, 1e-3, "adamw", 0.1, 0.05, 0.9985, save_steps=100, check_steps=200),
+        video=Plan(2000, 5e-4, "adamw", 0.05, 0.05, 0.998, save_steps=100, check_steps=250),
+        sight_options=SightOptions(),
+        words_options=WordsOptions(),
+        video_options=VideoOptions(),
+    )
+    quick = {"warmup": 0.2, "average": 0.9, "save_steps": 1, "log_steps": 1, "check_steps": 3}
+    toy = Recipe(
+        sight=Plan(3, 0.05, "sgd", 2e-4, **quick),
+        words=Plan(3, 1e-3, "adamw", 0.1, **quick),
+        video=Plan(3, 5e-4, "adamw", 0.05, **quick),
+        sight_options=SightOptions(labelled=6, sentences=4, first_side=32, side=48, fewest=1),
+        words_options=WordsOptions(sentences=6, labelled=3, drawn=3, drawn_bank=12, first_side=48),
+        video_options=VideoOptions(clips=3, stills=4, budgets=(16, 36), check_budget=36),
+        clips=12,
+        clips_check=12,
+        frames=4,
+        views=2,
+        most=8,
+    )
+    return {"full": full, "toy": toy}
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--packs", required=True, type=Path, metavar="FOLDER", help="the packs of photographs")
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="checkpoints, curves and weights")
+    parser.add_argument("--recipe", default="full", choices=("full", "toy"), help="%(default)s unless given")
+    parser.add_argument("--stages", default=",".join(STAGES), help="which to train, in order (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda:1 (%(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="processor threads, 0 for all (%(default)s)")
+    return parser.parse_args(arguments)
+
+
+class Training:
+    """The stages over one model and one folder of packs."""
+
+    def __init__(self, options: argparse.Namespace, recipe: Recipe) -> None:
+        import torch
+        from open_clip.tokenizer import SimpleTokenizer
+
+        from scripts.training.model import CONFIG
+
+        self.options, self.recipe = options, recipe
+        cuda = torch.cuda.is_available()
+        self.device = torch.device(("cuda" if cuda else "cpu") if options.device == "auto" else options.device)
+        tokenizer = SimpleTokenizer(str(CONFIG.with_name("tiny.bpe.gz")), context_length=32)
+        self.tokenize = lambda texts: tokenizer(texts)
+        self._read: dict[str, Any] = {}
+
+    def run(self, stages: list[str]) -> None:
+        for stage in stages:
+            tell(f"stage {stage} on {self.device}")
+            network = getattr(self, stage)()
+            if stage == STAGES[-1]:
+                from scripts.training.model import write_weights
+
+                path = self.options.out / "tiny.safetensors"
+                write_weights(network.decoder.model, path)
+                tell(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+    def sight(self) -> torch.nn.Module:
+        return self._train(self._sight_stage(), self.recipe.sight)
+
+    def words(self) -> torch.nn.Module:
+        return self._train(self._words_stage(), self.recipe.words)
+
+    def video(self) -> torch.nn.Module:
+        from scripts.training.bank import clip_bank, still_bank
+        from scripts.training.video import VideoStage
+
+        recipe, out, seed = self.recipe, self.options.out, self.options.seed
+        words = self._words_stage()
+        load_average(words.network, out, "words")
+        model = words.network.model.eval()
+        tower, size = model.visual, recipe.words_options.side
+        train, check = self._photographs("train"), self._photographs("val")
+        made = {"frames": recipe.frames, "size": size, "tell": tell}
+        clips = clip_bank(out / "clips.bank", tower, train, recipe.clips, seed=seed + 1, **made)
+        clips_check = clip_bank(out / "clips_check.bank", tower, check, recipe.clips_check, seed=seed + 2, **made)
+        stills = still_bank(out / "stills.bank", tower, train, recipe.views, size, seed + 3, tell)
+        stills_check = still_bank(out / "stills_check.bank", tower, check, 1, size, seed + 4, tell)
+        stage = VideoStage(model, clips, stills, clips_check, stills_check, self.tokenize, recipe.video_options)
+        return self._train(stage, recipe.video)
+
+    def _train(self, stage: Any, plan: Plan) -> torch.nn.Module:
+        from scripts.training.loop import train
+
+        stage.network.to(self.device)
+        return train(stage, plan, self.options.out, self.options.seed, tell)
+
+    def _sight_stage(self, drop_path: float | None = None) -> Any:
+        import torch
+
+        from scripts.training.model import make_model
+        from scripts.training.sight import SightStage
+
+        recipe = self.recipe
+        self.model = make_model(self.options.seed, recipe.drop_path["sight"] if drop_path is None else drop_path)
+        tower = self.model.visual.trunk.to(memory_format=torch.channels_last)
+        return SightStage(
+            tower,
+            self._labelled("train"),
+            self._photographs("train"),
+            self._labelled("val"),
+            self._photographs("val"),
+            recipe.sight.steps,
+            recipe.sight_options,
+        )
+
+    def _words_stage(self) -> Any:
+        from scripts.training.words import WordsStage
+
+        recipe = self.recipe
+        sight = self._sight_stage(recipe.drop_path["words"])
+        load_average(sight.network, self.options.out, "sight")
+        return WordsStage(
+            self.model,
+            sight,
+            self._labelled("train"),
+            self._photographs("train"),
+            self._photographs("val"),
+            self.tokenize,
+            recipe.words.steps,
+            self.options.seed,
+            recipe.words_options,
+        )
+
+    def _labelled(self, split: str) -> Any:
+        from scripts.training.photographs import read_labelled
+
+        return self._once(f"labelled {split}", lambda: read_labelled(self.options.packs, split, 64, self.recipe.most))
+
+    def _photographs(self, split: str) -> Any:
+        from scripts.training.photographs import read_sentences
+
+        most = None if self.recipe.most is None else 4 * self.recipe.most
+        return self._once(f"sentences {split}", lambda: read_sentences(self.options.packs, split, 96, most))
+
+    def _once(self, key: str, read: Any) -> Any:
+        if key not in self._read:
+            tell(f"reading {key}")
+            self._read[key] = read()
+        return self._read[key]
+
+
+def load_average(network: torch.nn.Module, folder: Path, stage: str) -> None:
+    """Take the averaged weights of a finished stage.
+
+    Raises:
+        TrainingError: where that stage has not been trained to its end.
+    """
+    import torch
+
+    from scripts.training.loop import TrainingError
+
+    path = folder / f"{stage}.pt"
+    if not path.is_file():
+        raise TrainingError(f"{path} is not there: train stage {stage} first")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["step"] < state["plan"]["steps"]:
+        raise TrainingError(
+            f"stage {stage} in {path} is at step {state['step']} of {state['plan']['steps']}: finish it"
+        )
+    network.load_state_dict(state["average"])
+
+
+def tell(message: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {message}", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    stages = [stage.strip() for stage in options.stages.split(",") if stage.strip()]
+    if not stages or any(stage not in STAGES for stage in stages):
+        print(f"--stages {options.stages}: name some of {', '.join(STAGES)}", file=sys.stderr)
+        return 2
+    import torch
+
+    from csat_fusion.errors import LongreelError
+    from scripts.training.loop import TrainingError
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        Training(options, recipes()[options.recipe]).run(sorted(set(stages), key=STAGES.index))
+    except (LongreelError, TrainingError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
