@@ -5,23 +5,19 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csat_fusion.tokens import TokenSet
-from encoders.captioning import Caption, Captioner, CaptionerInfo
+from encoders.captioning import Captioner
 from pipeline.errors import ExtraMissing, InputError
 from pipeline.evaluation.captions import caption_scores, caption_words, evaluate_captions
 from pipeline.evaluation.packs import ImageTextPack
-from tests.pipeline.evaluation.packing import COLOURS, colours_pack
+from tests.pipeline.evaluation.packing import colours_pack
+from tests.pipeline.evaluation.seeing import Painter
 
 # What PTBTokenizer 3.4.1 (-lowerCase) gave for sentences written for this test, less what the evaluation code drops.
 SPLIT = {
@@ -145,36 +141,6 @@ def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycocoevalcap.cider.cider", None)
     with pytest.raises(ExtraMissing, match=r"pycocoevalcap.*pip install 'longreel\[evaluate\]'"):
         caption_scores(["a"], [["a"]])
-
-
-class Painter:
-    """A captioner that names the colour of a picture."""
-
-    info = CaptionerInfo("python:painter", "0" * 16, False, "", 3, 32, 8, 8, "cpu")
-
-    def __init__(self) -> None:
-        self.sizes: list[tuple[int, ...]] = []
-
-    def tokens(self, frames: npt.NDArray[np.uint8]) -> torch.Tensor:
-        self.sizes.append(frames.shape)
-        return torch.from_numpy(frames.astype(np.float32)).mean(dim=(1, 2))[:, None]
-
-    def caption(
-        self, token_sets: Sequence[TokenSet], *, spans: Sequence[tuple[float, float] | None] | None = None
-    ) -> list[Caption]:
-        assert spans is None, "stills have no time"
-
-        def nearest(tokens: torch.Tensor) -> str:
-            return min(COLOURS, key=lambda name: float((tokens[0] - torch.tensor(COLOURS[name])).abs().sum()))
-
-        return [Caption(f"A {nearest(one.tokens)} wall", 0.0, 1.0, self.info.name, 0.5) for one in token_sets]
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Painter:
-        return self
-
-    def __exit__(self, *exc: object) -> None: ...
 
 
 def test_a_captioner_that_sees(tmp_path: Path) -> None:

@@ -20,30 +20,10 @@ from pipeline.evaluation.retrieval import (
     evaluate_retrieval,
     evaluate_zero_shot,
 )
-from tests.encoders.models import MeanColour
-from tests.pipeline.evaluation.packing import COLOURS, colours_pack, jpeg, plain, write_files
+from tests.pipeline.evaluation.packing import colours_pack, jpeg, plain, write_files
+from tests.pipeline.evaluation.seeing import Colours
 
 OPTIONS = LoadOptions("cpu", "fp32", 2, 0, 1)
-
-
-class Colours(MeanColour):
-    """Knows the words for colours, at most six words a text."""
-
-    asked: list[str]
-
-    def encode_query(self, texts: Sequence[str]) -> torch.Tensor:
-        return self.encode_text(texts)
-
-    def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
-        self.asked = [*getattr(self, "asked", []), *texts]
-        rows = torch.zeros(len(texts), 3)
-        for row, text in enumerate(texts):
-            if len(text.split()) > 6:
-                raise TextTooLong(f"{text!r} has more than 6 words")
-            for word, colour in COLOURS.items():
-                if word in text.replace(".", " ").split():
-                    rows[row] = torch.tensor(colour, dtype=torch.float32)
-        return torch.nn.functional.normalize(torch.cat([rows, torch.full((len(rows), 1), 50.0)], dim=1), dim=-1)
 
 
 def test_a_model_that_knows_is_always_right(tmp_path: Path) -> None:
