@@ -1,6 +1,7 @@
 """The table of encoders by scheme, and the functions that the rest of Longreel calls.
 
-A new family of models is one module with a ``Provider`` and one line in :data:`ENCODERS`.
+A new family of models is one module with a ``Provider`` and one line in :data:`ENCODERS`. Models that come with
+Longreel have names without a scheme, in :data:`BUNDLED`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from typing import cast
 from encoders.base import Encoder, LoadOptions, ModelDescription, ModelEntry, ProgressCallback, Provider
 from encoders.errors import EncoderOptionError, UnknownModel
 
-__all__ = ["ENCODERS", "PRECISIONS", "describe_model", "fetch_model", "list_models", "load_encoder"]
+__all__ = ["BUNDLED", "ENCODERS", "PRECISIONS", "describe_model", "fetch_model", "list_models", "load_encoder"]
 
 # scheme -> "module:factory of a Provider"; imported on use, because most of them bring torch and a model library.
 ENCODERS: dict[str, str] = {
     "openclip": "encoders.openclip.provider:OpenClipProvider",
     "python": "encoders.python_door:PythonProvider",
 }
+
+# name -> "module:factory of a Provider", which gets the whole name
+BUNDLED: dict[str, str] = {"tiny": "encoders.bundled.provider:BundledProvider"}
 
 PRECISIONS = ("auto", "fp32", "bf16", "bf16-autocast", "fp16")
 
@@ -33,7 +37,8 @@ def load_encoder(
     threads: int = 0,
     progress: ProgressCallback | None = None,
 ) -> Encoder:
-    """Load the encoder ``name``, such as ``openclip:ViT-B-32/laion2b_s34b_b79k`` or ``openclip:ViT-B-32/random``.
+    """Load the encoder ``name``: ``tiny`` or ``openclip:ViT-B-32/laion2b_s34b_b79k``, say, or with random weights
+    ``openclip:ViT-B-32/random``.
 
     ``device``: ``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda``, ``cuda:1``. ``precision``: ``auto`` measures
     at the start and keeps fp32 where low precision is no faster or does not agree. ``batch_size`` in frames, 0 chooses.
@@ -55,7 +60,8 @@ def load_encoder(
 
 def list_models(downloaded_only: bool = False) -> list[ModelEntry]:
     """Every model that has a name of its own, sorted by name; no weights are loaded and no network is used."""
-    entries = [entry for scheme in ENCODERS for entry in _load_provider(scheme).models()]
+    providers = dict.fromkeys((*BUNDLED.values(), *ENCODERS.values()))
+    entries = [entry for provider in providers for entry in _load_provider(provider).models()]
     return sorted((e for e in entries if e.downloaded or not downloaded_only), key=lambda e: e.name)
 
 
@@ -82,16 +88,23 @@ def fetch_model(name: str, progress: ProgressCallback | None = None) -> str:
 def _provider(name: str) -> tuple[Provider, str]:
     if not isinstance(name, str):
         raise UnknownModel(f"a model's name is text such as openclip:ViT-B-32/random, got {type(name).__name__}")
+    if name in BUNDLED:
+        return _load_provider(BUNDLED[name]), name
     scheme, colon, rest = name.partition(":")
     if not colon or not rest:
-        raise UnknownModel(f"model {name!r} must be SCHEME:NAME, such as openclip:ViT-B-32/random")
+        near = difflib.get_close_matches(name.lower(), BUNDLED, n=1)
+        hint = f"openclip:{name}" if "/" in name and not colon else near[0] if near else ""
+        raise UnknownModel(
+            f"model {name!r}: no model of that name comes with Longreel, only {', '.join(BUNDLED)}; all others are "
+            f"SCHEME:NAME, such as openclip:ViT-B-32/laion2b_s34b_b79k{f'; did you mean {hint}?' if hint else ''}"
+        )
     if scheme not in ENCODERS:
         near = difflib.get_close_matches(scheme, ENCODERS, n=1)
         hint = f"; did you mean {near[0]}:{rest}?" if near else ""
         raise UnknownModel(f"model {name!r}: no encoders are named {scheme!r}, there are {', '.join(ENCODERS)}{hint}")
-    return _load_provider(scheme), rest
+    return _load_provider(ENCODERS[scheme]), rest
 
 
-def _load_provider(scheme: str) -> Provider:
-    module, _, factory = ENCODERS[scheme].partition(":")
+def _load_provider(path: str) -> Provider:
+    module, _, factory = path.partition(":")
     return cast(Provider, getattr(importlib.import_module(module), factory)())

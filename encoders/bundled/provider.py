@@ -1,11 +1,13 @@
-"""The provider behind the name ``tiny``."""
+"""The provider behind names without a scheme: models that come with Longreel, as ``tiny``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from encoders.base import Encoder, LoadOptions, ModelDescription, ModelEntry, ProgressCallback
-from encoders.openclip.provider import OpenClipProvider
+from encoders.bundled.files import BUNDLED_FOLDER, Bundle
+from encoders.openclip.names import ModelName
+from encoders.openclip.provider import describe_named, load_named
 
 __all__ = ["NAMES", "BundledProvider"]
 
@@ -13,21 +15,48 @@ NAMES = ("tiny",)
 
 
 class BundledProvider:
-    """Models that come with the package; their names have no scheme."""
+    """Bundled models: open_clip's CoCa, loaded as every OpenCLIP model, after their files have been checked.
+
+    Args:
+        folder: where the files lie.
+    """
+
+    def __init__(self, folder: Path = BUNDLED_FOLDER) -> None:
+        self._folder = folder
 
     def load(self, rest: str, options: LoadOptions) -> Encoder:
-        return OpenClipProvider().load(_full(rest), options)
+        bundle = self._bundle(rest)
+        bundle.check()
+        return load_named(_name(bundle), options, bundle.card())
 
     def models(self) -> list[ModelEntry]:
-        return [ModelEntry(name, "CoCa", name, True, "comes with Longreel") for name in NAMES]
+        return [
+            ModelEntry(name, "CoCa", "bundled", self._bundle(name).is_here, "comes with Longreel") for name in NAMES
+        ]
 
     def describe(self, rest: str) -> ModelDescription:
-        return OpenClipProvider().describe(_full(rest))
+        bundle = self._bundle(rest)
+        bundle.require()
+        return describe_named(_name(bundle), bundle.card())
 
     def fetch(self, rest: str, progress: ProgressCallback | None) -> str:
-        return OpenClipProvider().fetch(_full(rest), progress)
+        bundle = self._bundle(rest)
+        bundle.check()  # there is nothing to bring here, but it can be damaged
+        return ""
+
+    def _bundle(self, name: str) -> Bundle:
+        assert name in NAMES, name  # the table of names has looked
+        return Bundle(name, self._folder)
 
 
-def _full(name: str) -> str:
-    folder = Path(__file__).parent
-    return f"{folder / name}.json/{folder / name}.safetensors"
+def _name(bundle: Bundle) -> ModelName:
+    return ModelName(
+        architecture="CoCa",
+        config_path=bundle.config,
+        tag=None,
+        path=bundle.weights,
+        random=False,
+        like=None,
+        seed=None,
+        bundled=bundle.name,
+    )

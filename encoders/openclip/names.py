@@ -22,7 +22,10 @@ CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 @dataclass(frozen=True)
 class ModelName:
-    """A parsed name. Exactly one of ``tag``, ``path`` and ``random`` says where the weights come from."""
+    """A parsed name. Exactly one of ``tag``, ``path`` and ``random`` says where the weights come from.
+
+    ``bundled`` is the whole name of a model that comes with Longreel, whose ``path`` is nobody's business.
+    """
 
     architecture: str
     config_path: Path | None
@@ -31,9 +34,12 @@ class ModelName:
     random: bool
     like: str | None
     seed: int | None
+    bundled: str | None = None
 
     @property
     def pretrained(self) -> str:
+        if self.bundled is not None:
+            return "bundled"
         if self.random:
             return f"random?seed={self.seed}" if self.seed else "random"
         if self.path is not None:
@@ -43,6 +49,8 @@ class ModelName:
     @property
     def full(self) -> str:
         """The name that loads the same model from any working directory."""
+        if self.bundled is not None:
+            return self.bundled
         return f"openclip:{self.config_path or self.architecture}/{self.pretrained}"
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from encoders.base import Encoder, EncoderInfo, LoadOptions, ModelDescription, ModelEntry, ProgressCallback
 from encoders.batching import cpu_batch_size, cpu_lanes, cuda_batch_size
+from encoders.cards import ModelCard
 from encoders.errors import DeviceUnavailable, EncoderOptionError, OutOfDeviceMemory, TokensUnavailable
 from encoders.openclip import hub, towers, weights
 from encoders.openclip.architecture import Architecture, build, resolve
@@ -21,25 +22,17 @@ from encoders.openclip.names import ModelName, parse_name, tag_config
 from encoders.openclip.text import TextTokenizer
 from encoders.precision import Tower, choose_tower
 
-__all__ = ["OpenClipProvider"]
+__all__ = ["OpenClipProvider", "describe_named", "load_named"]
 
 
 class OpenClipProvider:
     """OpenCLIP's architectures with tagged, local or random weights."""
 
     def load(self, rest: str, options: LoadOptions) -> Encoder:
-        device = _device(options.device)
         name = parse_name(rest)
         if name.random and name.seed is None and options.seed:
             name = parse_name(f"{rest}?seed={options.seed}")  # the name must say which weights these are
-        elif options.seed and name.seed != options.seed:
-            raise EncoderOptionError(f"seed {options.seed} has no meaning for {name.full}")
-        architecture = resolve(name)
-        model, identity = _load_weights(name, architecture, options)
-        try:
-            return _finish(name, architecture, model, identity, device, options)
-        except torch.cuda.OutOfMemoryError as error:
-            raise OutOfDeviceMemory(f"{name.full} does not fit into the memory of {device}: {error}") from error
+        return load_named(name, options, card_of(name))
 
     def models(self) -> list[ModelEntry]:
         import open_clip
@@ -54,36 +47,7 @@ class OpenClipProvider:
 
     def describe(self, rest: str) -> ModelDescription:
         name = parse_name(rest)
-        architecture = resolve(name)
-        config = architecture.config
-        path, source = name.path, "a local file"
-        if name.random:
-            source = f"random weights, seed {name.seed or 0}"
-        elif name.tag is not None:
-            record = tag_config(name.architecture, name.tag)
-            path, source = hub.find_cached(record), f"{hub.hub_source(record)[0]} on the Hugging Face hub"
-        patch = config["vision_cfg"].get("patch_size")
-        height, width = architecture.image_size
-        return ModelDescription(
-            name=name.full,
-            architecture=name.architecture,
-            pretrained=name.pretrained,
-            random=name.random,
-            dimension=int(config["embed_dim"]),
-            image_height=height,
-            image_width=width,
-            patch_size=int(patch) if isinstance(patch, int) else None,
-            context_length=architecture.context_length,
-            parameters=_count_parameters(config),
-            quick_gelu=bool(config.get("quick_gelu", False)),
-            preprocess=architecture.preprocess.as_dict(),
-            source=source,
-            downloaded=name.random or path is not None,
-            path=str(path) if path else None,
-            size_bytes=path.stat().st_size if path else None,
-            notes=architecture.notes,
-            card=card_of(name),
-        )
+        return describe_named(name, card_of(name))
 
     def fetch(self, rest: str, progress: ProgressCallback | None) -> str:
         name = parse_name(rest)
@@ -95,6 +59,61 @@ class OpenClipProvider:
         assert path is not None
         weights.read_checkpoint(path)
         return str(path)
+
+
+def load_named(name: ModelName, options: LoadOptions, card: ModelCard) -> OpenClipEncoder:
+    """Load the model of a parsed name.
+
+    Raises:
+        EncoderError: see :func:`encoders.registry.load_encoder`.
+    """
+    device = _device(options.device)
+    if options.seed and name.seed != options.seed:
+        raise EncoderOptionError(f"seed {options.seed} has no meaning for {name.full}")
+    architecture = resolve(name)
+    model, identity = _load_weights(name, architecture, options)
+    try:
+        return _finish(name, architecture, model, identity, device, options, card)
+    except torch.cuda.OutOfMemoryError as error:
+        raise OutOfDeviceMemory(f"{name.full} does not fit into the memory of {device}: {error}") from error
+
+
+def describe_named(name: ModelName, card: ModelCard) -> ModelDescription:
+    """What is known of the model of a parsed name without loading its weights.
+
+    Raises:
+        EncoderError: see :func:`encoders.registry.describe_model`.
+    """
+    architecture = resolve(name)
+    config = architecture.config
+    path, source = name.path, "comes with Longreel" if name.bundled else "a local file"
+    if name.random:
+        source = f"random weights, seed {name.seed or 0}"
+    elif name.tag is not None:
+        record = tag_config(name.architecture, name.tag)
+        path, source = hub.find_cached(record), f"{hub.hub_source(record)[0]} on the Hugging Face hub"
+    patch = config["vision_cfg"].get("patch_size")
+    height, width = architecture.image_size
+    return ModelDescription(
+        name=name.full,
+        architecture=name.architecture,
+        pretrained=name.pretrained,
+        random=name.random,
+        dimension=int(config["embed_dim"]),
+        image_height=height,
+        image_width=width,
+        patch_size=int(patch) if isinstance(patch, int) else None,
+        context_length=architecture.context_length,
+        parameters=_count_parameters(config),
+        quick_gelu=bool(config.get("quick_gelu", False)),
+        preprocess=architecture.preprocess.as_dict(),
+        source=source,
+        downloaded=name.random or path is not None,
+        path=str(path) if path else None,
+        size_bytes=path.stat().st_size if path else None,
+        notes=architecture.notes,
+        card=card,
+    )
 
 
 def _device(asked: str) -> torch.device:
@@ -139,6 +158,7 @@ def _finish(
     identity: str,
     device: torch.device,
     options: LoadOptions,
+    card: ModelCard,
 ) -> OpenClipEncoder:
     preprocess = architecture.preprocess
     model.to(device)
@@ -167,7 +187,7 @@ def _finish(
         weights=identity,
         notes=architecture.notes + notes,
         lanes=cpu_lanes(options.threads) if device.type == "cpu" else 1,
-        card=card_of(name),
+        card=card,
     )
 
     def tokenizer() -> TextTokenizer:
