@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from pipeline.catalog.captions import CaptionCatalog
 from pipeline.catalog.database import Database
 from pipeline.catalog.jobs_table import JobCatalog
 from pipeline.catalog.models import captions, parts, segments, thumbnails, token_sets, vectors, video_tags, videos
@@ -23,7 +24,7 @@ __all__ = ["Catalog"]
 _CHANGING = {"added_at", "updated_at", "committed_at", "seq", "facts"}
 
 
-class Catalog(VideoCatalog, PartCatalog, VectorCatalog, JobCatalog):
+class Catalog(VideoCatalog, PartCatalog, VectorCatalog, CaptionCatalog, JobCatalog):
     """Videos, parts, segments, vectors, captions, jobs and errors of a library.
 
     Each method is one transaction. Any number of threads and processes may read while one writes; writers wait for each
