@@ -25,6 +25,8 @@ from scripts.training.brush import COLOURS, Picture, apart, between
 from scripts.training.camera import SHOTS, Photo, clean, cropped
 from scripts.training.drawn import drawn_picture, ground
 from scripts.training.plots import PLOTS, Shares, Stage, Told
+from scripts.training.props import PROPS_BY_NAME
+from scripts.training.scene_plots import MOVERS, SCENE_PLOTS
 from scripts.training.things import FORMS, a
 
 __all__ = ["KINDS", "Clips", "made_clips", "test_clips"]
@@ -35,9 +37,10 @@ Seconds = npt.NDArray[np.float64]
 KINDS: dict[str, float] = {
     "hold": 6, "pan": 12, "zoom": 10, "shake": 3, "cut": 18, "fade": 7,
     "move": 10, "enter": 8, "appear": 5, "size": 5, "colour": 5, "path": 5, "two": 12, "meet": 4, "one by one": 3,
-    "still": 3, "dance": 3,
+    "still": 3, "dance": 3, "scene": 10, "traffic": 6, "weather": 6, "busy": 3, "goes on": 3,
 }  # fmt: skip
-_DRAWN = (*PLOTS, "cut", "fade")
+_DRAWN = (*PLOTS, *SCENE_PLOTS, "cut", "fade")
+_MOVING = tuple(PROPS_BY_NAME[name] for name in MOVERS)
 _LEAST_FRAMES = 4
 _TEST_SEED = 20260
 
@@ -148,6 +151,8 @@ def _one(
         while second.sentences == first.sentences:
             second = _photo(photos, sentences, frames.shape[1], generator)
         return SHOTS[kind](frames, shares, (first, second), generator)
+    if kind in SCENE_PLOTS:
+        return SCENE_PLOTS[kind](frames, shares, generator)
     return PLOTS[kind](frames, shares, _stage(photos, sentences, frames.shape[1], generator), generator)
 
 
@@ -177,6 +182,7 @@ def _stage(
 ) -> Stage:
     """What drawn actors are on: a photograph in a third of the clips, where there are any."""
     picture = np.empty((size, size, 3), np.uint8)
+    things = FORMS if generator.random() < 0.7 else _MOVING
     if len(photos) >= 2 and generator.random() < 0.35:
         photo = _photo(photos, sentences, size, generator)
         cropped(photo.picture, (0.5, 0.5, 1.0, 1.0), picture)
@@ -185,9 +191,9 @@ def _stage(
         words = ("over a photo", "in front of a photo", "over a photograph")
         mean = picture.mean(axis=(0, 1))
         near = tuple(name for name, rgb in COLOURS.items() if apart(rgb, mean) < 60)
-        return Stage(picture, near, (*words, over) if len(text.split()) < 12 else words, FORMS)
+        return Stage(picture, near, (*words, over) if len(text.split()) < 12 else words, things)
     under = ground(picture, generator, plain=generator.random() < 0.5)
-    return Stage(picture, under.colours, tuple(f"on {a(words)}" for words in under.words), FORMS)
+    return Stage(picture, under.colours, tuple(f"on {a(words)}" for words in under.words), things)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,13 +8,15 @@ Shapes: n pictures, S their side in pixels; pictures are uint8 RGB.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.errors import OptionError
 from scripts.training.brush import COLOURS, RGB, Picture, between, colour_of, mix, other_colour, pick
-from scripts.training.things import Actor, a, cast, plural
+from scripts.training.props import PROPS
+from scripts.training.scenes import enter_scene, scene
+from scripts.training.things import FORMS, Actor, Thing, a, cast
 
 __all__ = ["Ground", "drawn_picture", "drawn_pictures", "ground", "in_cell"]
 
@@ -120,11 +122,11 @@ def in_cell(actor: Actor, cell: tuple[int, int], generator: np.random.Generator)
     return actor.at(x, y)
 
 
-def _one(image: Picture, generator: np.random.Generator) -> str:
+def _one(image: Picture, generator: np.random.Generator, things: tuple[Thing, ...]) -> str:
     under = ground(image, generator)
     cell = pick(_CELLS, generator)
-    actor = in_cell(cast(generator, against=under.colours), cell, generator)
-    soft = between(0.015, 0.04, generator) if generator.random() < 0.2 else 0.0
+    actor = in_cell(cast(generator, things, against=under.colours), cell, generator)
+    soft = between(0.015, 0.04, generator) if things is FORMS and generator.random() < 0.25 else 0.0
     actor.draw(image, soft=soft)
     what = actor.words
     if soft and generator.random() < 0.4:
@@ -179,16 +181,16 @@ _PAIRS = (((-1, 0), (1, 0)), ((0, -1), (0, 1)), ((-1, -1), (1, 1)), ((1, -1), (-
 _NUMBERS = ("two", "three", "four", "five")
 
 
-def _several(image: Picture, generator: np.random.Generator) -> str:
+def _several(image: Picture, generator: np.random.Generator, things: tuple[Thing, ...]) -> str:
     under = ground(image, generator)
     cells = pick(_PAIRS, generator)
     order = cells if generator.random() < 0.5 else cells[::-1]
-    one = in_cell(cast(generator, against=under.colours, sizes=("small", "")), order[0], generator)
-    two = cast(generator, against=under.colours, unlike=(one,), sizes=("small", ""))
+    one = in_cell(cast(generator, things, against=under.colours, sizes=("small", "")), order[0], generator)
+    two = cast(generator, things, against=under.colours, unlike=(one,), sizes=("small", ""))
     two = in_cell(two, order[1], generator)
     actors = [one, two]
     if cells == _PAIRS[0] and generator.random() < 0.5:
-        third = cast(generator, against=under.colours, unlike=actors, sizes=("small",))
+        third = cast(generator, things, against=under.colours, unlike=actors, sizes=("small",))
         third = in_cell(third, (0, pick((-1, 0, 1), generator)), generator)
         actors.append(third)
     for actor in actors:
@@ -201,7 +203,7 @@ def _several(image: Picture, generator: np.random.Generator) -> str:
                 f"{mixed[0]}, {mixed[1]} and {mixed[2]}",
                 f"from left to right: {row[0]}, {row[1]} and {row[2]}",
                 f"{row[0]} on the left, {row[1]} in the middle and {row[2]} on the right",
-                f"three shapes: {mixed[0]}, {mixed[1]} and {mixed[2]}",
+                f"three things: {mixed[0]}, {mixed[1]} and {mixed[2]}",
             ),
             generator,
         )
@@ -210,11 +212,11 @@ def _several(image: Picture, generator: np.random.Generator) -> str:
     return said if generator.random() < 0.6 else f"{said} on {a(pick(under.words, generator))}"
 
 
-def _row(image: Picture, generator: np.random.Generator) -> str:
+def _row(image: Picture, generator: np.random.Generator, things: tuple[Thing, ...]) -> str:
     """As many of one kind as the word says, in a row, in a column or here and there."""
     under = ground(image, generator, plain=generator.random() < 0.5)
     count = 2 + int(generator.random() * 4)
-    actor = cast(generator, against=under.colours, sizes=("small",))
+    actor = cast(generator, things, against=under.colours, sizes=("small",))
     kind = int(generator.random() * 3)
     radius = min(actor.radius, 0.42 / count)
     at = (np.arange(count) + 0.5) / count
@@ -226,7 +228,7 @@ def _row(image: Picture, generator: np.random.Generator) -> str:
         places = [(float(p), level) if kind == 0 else (level, float(p)) for p in at]
     for x, y in places:
         actor.draw(image, x, y, scale=radius / actor.radius)
-    what = f"{_NUMBERS[count - 2]} {actor.colour} {plural(actor.noun)}"
+    what = f"{_NUMBERS[count - 2]} {replace(actor, size='').plural}"
     line = (
         (f"{what} in a row", f"a row of {what}") if kind == 0 else (f"{what} in a column", f"{what} above each other")
     )
@@ -240,14 +242,51 @@ def _bare(image: Picture, generator: np.random.Generator) -> str:
     return pick((a(words), f"{a(words)} with nothing on it", f"nothing but {a(words)}"), generator)
 
 
+def _inhabited(image: Picture, generator: np.random.Generator) -> str:
+    """A drawn place: empty, or with one or two in it."""
+    place = scene(image, generator)
+    empty = pick(place.words, generator)
+    chance = generator.random()
+    if chance < 0.2:
+        return pick((empty, f"a view of {empty}", f"a drawing of {empty}"), generator)
+    role = pick(place.roles, generator)
+    one = enter_scene(role, generator)
+    where = pick(role.words, generator)
+    if chance < 0.75:
+        one = replace(one, left=generator.random() < 0.5)
+        one.draw(image, between(0.22, 0.78, generator), phase=float(generator.random()))
+        who = a(one.words)
+        return pick(
+            (f"{who} {where}", f"{who} {where}", f"there is {who} {where}", f"a drawing of {who} {where}"), generator
+        )
+    if one.thing.name in ("sun", "moon", "crescent moon", "clock"):
+        one.draw(image)
+        return f"{a(one.words)} {where}"
+    if chance < 0.85:  # two of a kind
+        for x in (between(0.2, 0.3, generator), between(0.7, 0.8, generator)):
+            one.draw(image, x, phase=float(generator.random()))
+        return f"two {one.plural} {where}"
+    two = enter_scene(role, generator, unlike=(one,))
+    one.draw(image, between(0.2, 0.3, generator))
+    two.draw(image, between(0.7, 0.8, generator))
+    first, second = a(one.words), a(two.words)
+    return pick(
+        (f"{first} and {second} {where}", f"{second} and {first} {where}", f"{first} to the left of {second} {where}",
+         f"{first} on the left and {second} on the right {where}"),
+        generator,
+    )  # fmt: skip
+
+
 def drawn_picture(image: Picture, generator: np.random.Generator) -> str:
     """Draw something into the picture ``[S, S, 3]``, all of it; returns the sentence."""
     kind = generator.random()
-    if kind < 0.4:
-        return _one(image, generator)
-    if kind < 0.75:
-        return _several(image, generator)
-    return _row(image, generator) if kind < 0.96 else _bare(image, generator)
+    if kind < 0.3:
+        return _one(image, generator, FORMS if kind < 0.18 else PROPS)
+    if kind < 0.56:
+        return _several(image, generator, FORMS if kind < 0.48 else PROPS)
+    if kind < 0.68:
+        return _row(image, generator, FORMS if kind < 0.63 else PROPS)
+    return _bare(image, generator) if kind < 0.7 else _inhabited(image, generator)
 
 
 def drawn_pictures(count: int, size: int, generator: np.random.Generator) -> tuple[Picture, list[str]]:

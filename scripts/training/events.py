@@ -48,6 +48,7 @@ _WAYS = {
     "up": ("up", "bottom", "top"),
     "down": ("down", "top", "bottom"),
 }
+_UPRIGHT = ("up", "down", "top", "bottom")
 STEPS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "top": (0, -1), "bottom": (0, 1)}
 
 
@@ -68,16 +69,14 @@ SAYINGS: dict[str, tuple[str, ...]] = {
     **{f"leave {side}": _given(_LEAVE, out=out) for side, out in _SIDES.items()},
     "grow": ("{s} grows", "{s} gets bigger", "{s} becomes larger", "{s} grows bigger and bigger"),
     "shrink": ("{s} shrinks", "{s} gets smaller", "{s} becomes smaller", "{s} grows smaller and smaller"),
-    "appear": ("{s} appears", "{s} shows up", "suddenly {s} is there", "there is nothing, then {s}"),
-    "disappear": ("{s} disappears", "{s} vanishes", "suddenly {s} is gone", "there is {s}, then nothing"),
+    "appear": ("{s} appears", "{s} shows up", "suddenly {s} is there", "{s} comes into sight"),
+    "disappear": ("{s} disappears", "{s} vanishes", "suddenly {s} is gone", "{s} goes out of sight"),
     "change": (
         "{bare} turns from {c0} to {c1}",
         "{s} turns {c1}",
         "{s} becomes {c1}",
         "{bare} changes colour from {c0} to {c1}",
     ),
-    "near": ("{s} comes nearer", "{s} comes closer", "{s} comes towards us", "{s} moves towards the camera"),
-    "far": ("{s} goes away", "{s} goes farther away", "{s} moves away from us", "{s} moves away from the camera"),
 }
 
 OPPOSITE: dict[str, str] = {
@@ -86,7 +85,6 @@ OPPOSITE: dict[str, str] = {
     "pass left": "pass right",
     "grow": "shrink",
     "appear": "disappear",
-    "near": "far",
     **{f"enter {side}": f"leave {side}" for side in _SIDES},
 }
 OPPOSITE |= {back: kind for kind, back in OPPOSITE.items()} | {"change": "change"}
@@ -147,7 +145,7 @@ class Event:
         return templates[number % len(templates)].format(
             s=a(actor.words),
             bare=a(replace(actor, colour="").words),
-            verb=actor.thing.verb if self.kind not in ("move up", "move down") else "moves",
+            verb=actor.thing.verb if not self.kind.endswith(_UPRIGHT) else "moves",
             c0=self.colours[0],
             c1=self.colours[1],
         )
@@ -175,7 +173,7 @@ def make_event(
         KeyError: a kind that is not in SAYINGS.
     """
     verb, _, way = kind.partition(" ")
-    down = way in ("up", "down", "top", "bottom")
+    down = way in _UPRIGHT
     reach = actor.radius * 1.1
     rest = between(0.35, 0.65, generator)
     here = (level, rest) if down else (rest, level)
@@ -200,9 +198,9 @@ def make_event(
         before, after = replace(before, x=0.5 - outside), replace(after, x=0.5 + outside)
         if way == "left":
             before, after = after, before
-    elif verb in ("grow", "near"):
+    elif verb == "grow":
         before = replace(before, scale=between(0.35, 0.5, generator))
-    elif verb in ("shrink", "far"):
+    elif verb == "shrink":
         after = replace(after, scale=between(0.35, 0.5, generator))
     elif verb == "appear":
         before = replace(before, shown=False)

@@ -17,9 +17,24 @@ import numpy.typing as npt
 
 from scripts.training.brush import Picture, between, pick
 from scripts.training.events import ACROSS, DOWN, OPPOSITE, STEPS, Event, State, make_event
-from scripts.training.things import FORMS, Actor, Thing, a, cast, plural
+from scripts.training.things import FORMS, Actor, Thing, a, cast
 
-__all__ = ["PLOTS", "WORDINGS", "Plot", "Shares", "Stage", "Told", "joined", "play", "progress", "single", "wordings"]
+__all__ = [
+    "PLOTS",
+    "WORDINGS",
+    "Plot",
+    "Shares",
+    "Stage",
+    "Told",
+    "facing",
+    "joined",
+    "play",
+    "progress",
+    "shows_its_way",
+    "single",
+    "turn_frame",
+    "wordings",
+]
 
 WORDINGS = 3  # sentences for one clip
 
@@ -79,7 +94,7 @@ def _place(stage: Stage, generator: np.random.Generator, share: float) -> str:
     return pick(stage.words, generator) if stage.words and generator.random() < share else ""
 
 
-def _facing(actor: Actor, kind: str, generator: np.random.Generator) -> Actor:
+def facing(actor: Actor, kind: str, generator: np.random.Generator) -> Actor:
     """The actor turned the way that it goes."""
     verb, _, way = kind.partition(" ")
     if not actor.thing.faces:
@@ -89,7 +104,7 @@ def _facing(actor: Actor, kind: str, generator: np.random.Generator) -> Actor:
     return replace(actor, left=(way == "right") if verb == "enter" else (way == "left"))
 
 
-def _shows_its_way(event: Event) -> bool:
+def shows_its_way(event: Event) -> bool:
     """Whether a single frame tells which way it goes."""
     return event.actor.thing.faces and event.kind.partition(" ")[2] in ("left", "right")
 
@@ -102,12 +117,12 @@ def single(*kinds: str) -> Plot:
 
     def plot(frames: Picture, shares: Shares, stage: Stage, generator: np.random.Generator) -> Told:
         kind = pick(kinds, generator)
-        scales = kind in ("grow", "shrink", "near", "far")
+        scales = kind in ("grow", "shrink")
         things = FORMS if kind == "change" else stage.things
         actor = cast(generator, things, against=stage.against, sizes=("big", "") if scales else ("", "small"))
         if scales:
             actor = replace(actor, size="")  # it is small and big in one clip
-        actor = _facing(actor, kind, generator)
+        actor = facing(actor, kind, generator)
         low, high = (0.25, 0.42) if generator.random() < 0.5 else (0.58, 0.75)
         level = 0.5 if scales else between(low, high, generator)
         event = make_event(kind, actor, generator, level=level, against=stage.against)
@@ -118,7 +133,7 @@ def single(*kinds: str) -> Plot:
         play(frames, shares, stage, [(event, progress(shares, 0, len(shares) - 1, generator))], idle)
         numbers = wordings(4, generator)
         said = [joined(event.say(number), extra) for number in numbers]
-        foil = None if _shows_its_way(event) else joined(event.backwards().say(numbers[0]), extra)
+        foil = None if shows_its_way(event) else joined(event.backwards().say(numbers[0]), extra)
         return Told(said, foil)
 
     return plot
@@ -148,13 +163,13 @@ def _path(frames: Picture, shares: Shares, stage: Stage, generator: np.random.Ge
     """One actor goes one way, then another across it."""
     across, down = pick(("left", "right"), generator), pick(("up", "down"), generator)
     one, two = (across, down) if generator.random() < 0.5 else (down, across)
-    actor = _facing(cast(generator, against=stage.against, sizes=("", "small")), "", generator)
+    actor = facing(cast(generator, against=stage.against, sizes=("", "small")), "", generator)
     far = min(0.27, 0.46 - actor.radius)
     steps = [np.array(STEPS[way]) * 2 * far for way in (one, two)]
     start = 0.5 - (steps[0] + steps[1]) / 2
     points = [start, start + steps[0], start + steps[0] + steps[1]]
     states = [State(float(p[0]), float(p[1]), 1.0, actor.rgb) for p in points]
-    turn = _turn(len(shares), generator)
+    turn = turn_frame(len(shares), generator)
     colours = (actor.colour, actor.colour)
     first, second = (Event("path", actor, states[i], states[i + 1], colours) for i in range(2))
     far_one = progress(shares, 0, turn, generator)
@@ -168,7 +183,7 @@ def _path(frames: Picture, shares: Shares, stage: Stage, generator: np.random.Ge
     return Told(said, _PATHS[numbers[0]].format(s=who, one=_TO[_BACK[two]], two=_TO[_BACK[one]]))
 
 
-def _turn(count: int, generator: np.random.Generator) -> int:
+def turn_frame(count: int, generator: np.random.Generator) -> int:
     """A frame near the middle with at least one frame before it and two after."""
     return min(max(1, int(between(count * 0.3, count * 0.65, generator))), count - 3)
 
@@ -195,7 +210,7 @@ def _two(frames: Picture, shares: Shares, stage: Stage, generator: np.random.Gen
         if kind in ("grow", "shrink"):
             actor = replace(actor, size="")
         events.append(make_event(kind, actor, generator, level=level, against=stage.against))
-    turn = _turn(len(shares), generator)
+    turn = turn_frame(len(shares), generator)
     far = [progress(shares, 0, turn, generator), progress(shares, turn, len(shares) - 1, generator)]
     play(frames, shares, stage, list(zip(events, far, strict=True)), [])
     orders, numbers = wordings(4, generator), [wordings(4, generator) for _ in events]
@@ -238,7 +253,7 @@ def _meet(frames: Picture, shares: Shares, stage: Stage, generator: np.random.Ge
             states.reverse()
         events.append((Event("meet", actor, states[0], states[1], (actor.colour, actor.colour)), far))
     play(frames, shares, stage, events, [])
-    who = f"two {plural(one.words)}" if same else f"{a(one.words)} and {a(two.words)}"
+    who = f"two {one.plural}" if same else f"{a(one.words)} and {a(two.words)}"
     numbers, place = wordings(4, generator), _place(stage, generator, 0.3)
     true, false = (_APART, _TOGETHER) if apart else (_TOGETHER, _APART)
     return Told([joined(true[i].format(s=who), place) for i in numbers], joined(false[numbers[0]].format(s=who), place))
@@ -271,7 +286,7 @@ def _one_by_one(frames: Picture, shares: Shares, stage: Stage, generator: np.ran
         for spot, change in zip(spots, changes, strict=True):
             if (t >= change) == comes:
                 actor.draw(frames[t], *spot)
-    who, numbers = plural(actor.words), wordings(4, generator)
+    who, numbers = actor.plural, wordings(4, generator)
     true, false = (_COME, _GO) if comes else (_GO, _COME)
     said = [true[i].format(n=_NUMBERS[count - 2], s=who) for i in numbers]
     return Told(said, false[numbers[0]].format(n=_NUMBERS[count - 2], s=who))

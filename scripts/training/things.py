@@ -32,7 +32,8 @@ class Thing:
     """What can be drawn and what it is called.
 
     ``words`` is how colour and noun go together. ``colours`` are those it comes in; empty: its parts have their own
-    and none is said, ``hues`` then names what it mostly shows. ``faces``: a single picture shows which way it goes.
+    and none is said, ``hues`` then names those that it shows most of (none where it shows on everything).
+    ``faces``: a single picture shows which way it goes.
     ``rests`` is how far below its middle it stands on the ground, None for what flies, floats or has no below.
     """
 
@@ -77,6 +78,15 @@ class Actor:
     def words(self) -> str:
         """Size, colour and noun, without an article."""
         said = self.thing.words.format(size=self.size, colour=self.colour, noun=self.noun)
+        return " ".join(said.split())
+
+    @property
+    def plural(self) -> str:
+        """Size, colour and noun of several."""
+        noun = _IRREGULAR.get(self.noun) or plural(self.noun)
+        said = self.thing.words.format(size=self.size, colour=self.colour, noun=noun)
+        if " in a " in said:  # "men in red shirts"
+            said = plural(said.replace(" in a ", " in "))
         return " ".join(said.split())
 
     @property
@@ -128,27 +138,27 @@ def cast(
     unlike: Sequence[Actor] = (),
     sizes: tuple[str, ...] = ("small", "", "big"),
 ) -> Actor:
-    """An actor in a colour that differs from those it is seen against, of another kind or colour than ``unlike``."""
+    """An actor in a colour that differs from those it is seen against, of another kind or colour than ``unlike``.
+
+    Raises:
+        ValueError: nothing of ``things`` fits.
+    """
     size = pick(sizes, generator)
     radius = between(*SIZES[size], generator)
-    for _ in range(20):
-        thing = pick(things, generator)
-        if not thing.colours and any(hue in against for hue in thing.hues):
+    for number in range(20 + len(things)):  # by chance, and if that finds none, in turn
+        thing = pick(things, generator) if number < 20 else things[number - 20]
+        taken = [other.colour for other in unlike if other.thing is thing]
+        fitting = [name for name in fitting_colours(against, thing.colours) if name not in taken]
+        if thing.colours and not fitting:
             continue
-        if not thing.colours:
-            colour, rgb = "", (0, 0, 0)
-        else:
-            fitting = fitting_colours(against, thing.colours)
-            if not fitting:
-                continue
-            colour = pick(fitting, generator)
-            rgb = colour_of(colour, generator)
-        if any(other.thing is thing and other.colour == colour for other in unlike):
+        if not thing.colours and (taken or (thing.hues and not fitting_colours(against, thing.hues))):
             continue
+        colour = pick(fitting, generator) if fitting else ""
+        rgb = colour_of(colour, generator) if colour else (0, 0, 0)
         angle = between(-thing.tilt, thing.tilt, generator) if thing.tilt else 0.0
         word = pick(SIZE_WORDS[size], generator)
         return Actor(thing, pick(thing.nouns, generator), colour, rgb, word, radius, angle=angle)
-    raise ValueError(f"none of {[thing.name for thing in things]} can be told from {against}")
+    raise ValueError(f"none of {[thing.name for thing in things]} can be told from {against} and {len(unlike)} others")
 
 
 def a(words: str) -> str:
@@ -156,8 +166,17 @@ def a(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
+_IRREGULAR = {
+    "man": "men",
+    "woman": "women",
+    "person": "people",
+    "fish": "fish",
+    "puppy": "puppies",
+    "lorry": "lorries",
+    "circle with a hole": "circles with holes",
+}
+
+
 def plural(words: str) -> str:
-    """The plural of a noun with what stands before it."""
-    if words.endswith("with a hole"):
-        return words.replace("circle with a hole", "circles with holes")
-    return words + ("es" if words.endswith(("cross", "arch", "bus")) else "s")
+    """The regular plural of a noun, or of the last of several words."""
+    return words + ("es" if words.endswith(("s", "ch")) else "s")
