@@ -52,12 +52,30 @@ def evaluate(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Judge answers against moments that are known to be right.
+    """Judge answers against moments that are known to be right, or a model on pictures with sentences or labels.
 
     \b
-    Score a file of answers; QVHighlights' own files give its evaluator's figures:
-      longreel evaluate --truth highlight_val.jsonl --predictions submission.jsonl
-      longreel evaluate --truth moments.jsonl --predictions answers.jsonl --json
+    Score a file of answers (QVHighlights' own files give its evaluator's figures):
+      longreel evaluate --truth moments.jsonl --predictions answers.jsonl
+      longreel evaluate --truth highlight_val.jsonl --predictions submission.jsonl --json
+
+    \b
+    Ask the library, beside others, or over the range of its compression:
+      longreel evaluate --truth moments.jsonl --compare tome=ingest.digest.tokens.compressor=tome
+      longreel evaluate --store STORE --truth moments.jsonl --sweep --plot dial.svg
+
+    \b
+    Judge a model on an image-text pack:
+      longreel evaluate --pack packs/flickr8k --model tiny
+      longreel evaluate --pack packs/flickr8k:test --model tiny --captions --limit 100 --out tiny.json
+
+    \b
+    A line of the truth, and one of answers; lines of one video and query belong together:
+      {"video": "gate.mp4", "query": "a dog runs", "start": 3.0, "end": 7.5}
+      {"video": "gate.mp4", "query": "a dog runs", "start": 2.5, "end": 7.0, "score": 0.31}
+
+    Figures are percent: recall (R@k) and mean average precision (mAP) by overlap in time (IoU), and how often the peak
+    of the first answer lies in a right moment.
     """
     options = EvaluateOptions(
         truth=truth,

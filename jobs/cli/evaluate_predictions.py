@@ -73,11 +73,12 @@ def measures_table(runs: dict[str, MomentScores]) -> Table:
     """Our measures overall: a row for each measure, a column for each run."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("measure")
     for name in runs:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(Text(name), justify="right", overflow="fold")
     figures = [scores.figures() for scores in runs.values()]
     for measure in figures[0]:
         table.add_row(measure.replace("_", " "), *(f"{values[measure]:.2f}" for values in figures))

@@ -205,6 +205,8 @@ class _Line:
         value = self.get(key)
         if not isinstance(value, str) or not value.strip():
             raise self.fail(f"{key!r} must be a text that is not empty, got {_shown(value)}")
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise self.fail(f"{key!r} holds half a character (a lone surrogate): {_shown(value)}")
         return value
 
     def seconds(self, key: str) -> float:
