@@ -35,7 +35,7 @@ from pipeline.sources import SourceItem
 from pipeline.sources.redact import redact, redact_word
 from pipeline.store import Store
 
-__all__ = ["SubmitRequest", "new_job_id", "open_or_create_store", "run_detached", "run_submit"]
+__all__ = ["SubmitRequest", "new_job_id", "open_or_create_store", "run_detached", "run_submit", "sigterm_as_ctrl_c"]
 
 
 def new_job_id() -> str:
@@ -126,7 +126,7 @@ def run_submit(request: SubmitRequest, reporter: Reporter) -> JobSummary:
         )
         state = "interrupted"
         try:
-            with _sigterm_as_ctrl_c():
+            with sigterm_as_ctrl_c():
                 summary = _run(store, catalog, request, reporter)
             if not summary.interrupted:
                 state = "cancelled" if summary.count("cancelled") else "finished"
@@ -199,7 +199,7 @@ def _work(
 
 
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
+def sigterm_as_ctrl_c() -> Iterator[None]:
     """Within it SIGTERM stops a job as Ctrl-C does: with its workers ended and its state recorded."""
     if threading.current_thread() is not threading.main_thread():
         yield
