@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import InputError, PredictionError, TruthError
 from pipeline.evaluation.moments import (
@@ -243,6 +245,36 @@ def test_moments_check_themselves() -> None:
         TruthMoment("1", " ", "gate", (Span(0, 1),))
     with pytest.raises(PredictionError, match="must be finite"):
         Prediction("1", "gate", 0, 1, 1, float("nan"))
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from([OURS, ANSWER, THEIRS, SUBMITTED]), st.data())
+@settings(deadline=None, max_examples=80)
+def test_any_value_anywhere_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, line: Any, data: Any) -> None:
+    key = data.draw(st.sampled_from([*line, "peak", "duration", "shot"]))
+    file = lines(tmp_path_factory.getbasetemp() / "any.jsonl", {**line, key: data.draw(anything)})
+    for read in (read_truth, read_predictions):
+        said = str(file)
+        try:
+            assert isinstance(read(file), list)
+        except InputError as error:
+            said = str(error)
+        assert str(file) in said
+
+
+@given(st.binary(max_size=40))
+@settings(deadline=None, max_examples=80)
+def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    file = tmp_path_factory.getbasetemp() / "bytes.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"bytes.jsonl"):
+        read_truth(file)
 
 
 @pytest.mark.media
