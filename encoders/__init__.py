@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         ModelEntry,
         Progress,
     )
-    from encoders.registry import describe_model, fetch_model, list_models, load_encoder
+    from encoders.registry import describe_model, fetch_model, list_models, load_encoder, require_model
 
 __all__ = [
     "Encoder",
@@ -34,9 +34,12 @@ __all__ = [
     "fetch_model",
     "list_models",
     "load_encoder",
+    "require_model",
 ]
 
-_HOME = dict.fromkeys(("describe_model", "fetch_model", "list_models", "load_encoder"), "encoders.registry")
+_HOME = dict.fromkeys(
+    ("describe_model", "fetch_model", "list_models", "load_encoder", "require_model"), "encoders.registry"
+)
 
 
 def __getattr__(name: str) -> Any:

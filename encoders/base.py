@@ -222,6 +222,10 @@ class Provider(Protocol):
 
     def describe(self, rest: str) -> ModelDescription: ...
 
+    def require(self, rest: str, progress: ProgressCallback | None, *, download: bool) -> None:
+        """See, quickly, that the weights are here; where they are not, bring them, or only see that they can be had."""
+        ...
+
     def fetch(self, rest: str, progress: ProgressCallback | None) -> str:
         """Bring the weights here; return where they lie."""
         ...

@@ -43,6 +43,8 @@ class PythonProvider:
     def describe(self, rest: str) -> ModelDescription:
         raise UnknownModel(f"model 'python:{rest}' is known only once it is loaded")
 
+    def require(self, rest: str, progress: ProgressCallback | None, *, download: bool) -> None: ...
+
     def fetch(self, rest: str, progress: ProgressCallback | None) -> str:
         return ""
 

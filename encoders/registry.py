@@ -13,7 +13,16 @@ from typing import cast
 from encoders.base import Encoder, LoadOptions, ModelDescription, ModelEntry, ProgressCallback, Provider
 from encoders.errors import EncoderOptionError, UnknownModel
 
-__all__ = ["BUNDLED", "ENCODERS", "PRECISIONS", "describe_model", "fetch_model", "list_models", "load_encoder"]
+__all__ = [
+    "BUNDLED",
+    "ENCODERS",
+    "PRECISIONS",
+    "describe_model",
+    "fetch_model",
+    "list_models",
+    "load_encoder",
+    "require_model",
+]
 
 # scheme -> "module:factory of a Provider"; imported on use, because most of them bring torch and a model library.
 ENCODERS: dict[str, str] = {
@@ -83,6 +92,17 @@ def fetch_model(name: str, progress: ProgressCallback | None = None) -> str:
     """
     provider, rest = _provider(name)
     return provider.fetch(rest, progress)
+
+
+def require_model(name: str, progress: ProgressCallback | None = None, *, download: bool = True) -> None:
+    """See that the weights of ``name`` are here, without reading them; where they are not, bring them into the cache,
+    or (``download`` false) see that they can be had. The hub has to answer within ten seconds.
+
+    Raises:
+        UnknownModel; WeightsUnavailable: they are neither here nor to be had; the message names the ways on.
+    """
+    provider, rest = _provider(name)
+    provider.require(rest, progress, download=download)
 
 
 def _provider(name: str) -> tuple[Provider, str]:

@@ -72,12 +72,13 @@ def print_estimate(request: SubmitRequest, as_json: bool) -> int:
 
     Raises:
         LibraryError: the library at the store cannot be used.
-        EncoderError: the model cannot be loaded.
+        EncoderError: the model cannot be loaded; where its weights cannot be had, before any video is looked at.
     """
-    from encoders import load_encoder
+    from encoders import load_encoder, require_model
     from pipeline.isolation import Isolated
 
     out = console(stderr=True)
+    require_model(request.settings.model, download=False)
     options = request.settings.encoder
     with out.status("looking at the sources"), Isolated() as child:
         found = [_inspect(request, item, child) for item in request.items]

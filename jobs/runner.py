@@ -179,6 +179,10 @@ def _work(
     from pipeline.index import load_faiss
 
     load_faiss()  # when it is missing, say so now and not after hours of work
+    if not (store.is_bound or request.address):
+        # Before Ray and any video, and with the download's steps told. A library that is bound had its model once, and
+        # a cluster's nodes have caches of their own: there the workers say it, before any video as well.
+        _require_model(request.settings.model, reporter)
 
     async def run(resources: dict[str, float]) -> JobSummary:
         reporter.note(f"loading {request.settings.model}")
@@ -196,6 +200,19 @@ def _work(
             return asyncio.run(run(start_ray(request.address, request.settings.workers)))
         finally:
             stop_ray()
+
+
+def _require_model(model: str, reporter: Reporter) -> None:
+    from encoders import Progress, require_model
+
+    said: set[str] = set()
+
+    def tell(step: Progress) -> None:
+        if step.message not in said:
+            said.add(step.message)
+            reporter.note(step.message)
+
+    require_model(model, tell)
 
 
 @contextmanager
@@ -239,8 +256,13 @@ def run_detached(request: SubmitRequest) -> Path:
 
     Raises:
         LibraryBusy: another process is writing to the library.
+        EncoderError: a new library's model is unknown, or its weights are neither here nor to be had.
         LongreelError: the library cannot be opened or made.
     """
+    if not (request.address or (Store.exists(request.store) and Store.open(request.store).is_bound)):
+        from encoders import require_model
+
+        require_model(request.settings.model, download=False)  # a word now rather than in a log
     store = open_or_create_store(request.store, request.settings.model)
     with store.lock(request.command), Catalog(store.catalog_path) as catalog:
         _register(catalog, request)

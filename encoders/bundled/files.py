@@ -19,7 +19,6 @@ from typing import Any
 
 from encoders.cards import ModelCard
 from encoders.errors import ModelCardInvalid, WeightsDamaged, WeightsMismatch, WeightsUnavailable
-from encoders.openclip.weights import hash_file
 
 __all__ = ["BUNDLED_FOLDER", "Bundle"]
 
@@ -80,12 +79,12 @@ class Bundle:
         return ModelCard.from_dict(self._read().get("card", {}), str(self.card_file))
 
     def require(self) -> None:
-        """See that every file is there; their content is not read.
+        """See that every file is there, the card included; their content is not read.
 
         Raises:
             WeightsUnavailable: one is not: the installation is not whole.
         """
-        for path in self.files:
+        for path in (*self.files, self.card_file):
             if not path.is_file():
                 raise self._missing(path)
 
@@ -127,6 +126,8 @@ class Bundle:
 
     def _sum(self, path: Path, wanted_bytes: int | None = None) -> _Sum:
         """Size and SHA-256 of a file, which is read only when it has the size that is wanted."""
+        from encoders.openclip.weights import hash_file
+
         try:
             size = path.stat().st_size
             return _Sum(size, hash_file(path) if wanted_bytes in (None, size) else "")

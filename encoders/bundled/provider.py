@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from encoders.base import Encoder, LoadOptions, ModelDescription, ModelEntry, ProgressCallback
 from encoders.bundled.files import BUNDLED_FOLDER, Bundle
-from encoders.openclip.names import ModelName
-from encoders.openclip.provider import describe_named, load_named
+
+if TYPE_CHECKING:
+    from encoders.openclip.names import ModelName
 
 __all__ = ["NAMES", "BundledProvider"]
 
@@ -25,6 +27,8 @@ class BundledProvider:
         self._folder = folder
 
     def load(self, rest: str, options: LoadOptions) -> Encoder:
+        from encoders.openclip.provider import load_named
+
         bundle = self._bundle(rest)
         bundle.check()
         return load_named(_name(bundle), options, bundle.card())
@@ -35,9 +39,14 @@ class BundledProvider:
         ]
 
     def describe(self, rest: str) -> ModelDescription:
+        from encoders.openclip.provider import describe_named
+
         bundle = self._bundle(rest)
         bundle.require()
         return describe_named(_name(bundle), bundle.card())
+
+    def require(self, rest: str, progress: ProgressCallback | None, *, download: bool) -> None:
+        self._bundle(rest).require()
 
     def fetch(self, rest: str, progress: ProgressCallback | None) -> str:
         bundle = self._bundle(rest)
@@ -50,6 +59,8 @@ class BundledProvider:
 
 
 def _name(bundle: Bundle) -> ModelName:
+    from encoders.openclip.names import ModelName
+
     return ModelName(
         architecture="CoCa",
         config_path=bundle.config,

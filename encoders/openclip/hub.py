@@ -14,7 +14,7 @@ from encoders.base import Progress, ProgressCallback
 from encoders.errors import WeightsDamaged, WeightsUnavailable
 from encoders.openclip.weights import file_identity, hash_file
 
-__all__ = ["cache_folder", "find_cached", "hub_source", "obtain"]
+__all__ = ["cache_folder", "find_cached", "hub_source", "locate", "obtain"]
 
 _TIMEOUT_SECONDS = 10.0
 
@@ -67,7 +67,30 @@ def obtain(name: str, record: dict[str, Any], progress: ProgressCallback | None)
     """
     if cached := find_cached(record):
         return cached
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import hf_hub_download
+
+    repository, filename, size = locate(name, record)
+    if progress is not None:
+        amount = f", {size / 1e6:.0f} MB" if size else ""
+        progress(Progress(f"downloading {name} from {repository} ({filename}{amount})", 0, size))
+    options: dict[str, Any] = {"etag_timeout": _TIMEOUT_SECONDS}
+    if progress is not None and "tqdm_class" in inspect.signature(hf_hub_download).parameters:
+        options["tqdm_class"] = _progress_bar(progress, f"downloading {name}")
+    try:
+        path = Path(str(hf_hub_download(repository, filename, **options)))
+    except Exception as error:
+        raise _unavailable(name, repository, f"and the download failed ({_first_line(error)})") from error
+    _check(path)
+    return path
+
+
+def locate(name: str, record: dict[str, Any]) -> tuple[str, str, int | None]:
+    """Ask the hub for the weights file of a tag: its repository, its name there and its size in bytes, where told.
+
+    Raises:
+        WeightsUnavailable: offline, no such file, no connection, no answer within ten seconds.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     repository, filenames = hub_source(record)
@@ -82,19 +105,7 @@ def obtain(name: str, record: dict[str, Any], progress: ProgressCallback | None)
                 reason = reason or f"and the hub has no such file: {_first_line(error)}"
                 continue
             raise _unavailable(name, repository, f"and the hub cannot be reached ({_first_line(error)})") from error
-        size = facts.size
-        if progress is not None:
-            amount = f", {size / 1e6:.0f} MB" if size else ""
-            progress(Progress(f"downloading {name} from {repository} ({filename}{amount})", 0, size))
-        options: dict[str, Any] = {"etag_timeout": _TIMEOUT_SECONDS}
-        if progress is not None and "tqdm_class" in inspect.signature(hf_hub_download).parameters:
-            options["tqdm_class"] = _progress_bar(progress, f"downloading {name}")
-        try:
-            path = Path(str(hf_hub_download(repository, filename, **options)))
-        except Exception as error:
-            raise _unavailable(name, repository, f"and the download failed ({_first_line(error)})") from error
-        _check(path)
-        return path
+        return repository, filename, facts.size
     raise _unavailable(name, repository, reason)
 
 
@@ -116,11 +127,13 @@ def _is_missing(error: BaseException) -> bool:
 
 
 def _unavailable(name: str, repository: str, why: str) -> WeightsUnavailable:
-    stem = name.rpartition("/")[0]
+    from encoders.bundled.files import Bundle
+
+    limits = "; ".join(Bundle("tiny").card().limits)
     return WeightsUnavailable(
         f"the weights of {name} ({repository} on the Hugging Face hub) are not in the cache {cache_folder()} {why}. "
-        f"Where there is a network, `longreel models fetch {name}` brings them; or copy such a cache here and name it "
-        f"in HF_HOME; or name a local checkpoint, {stem}/PATH; or try things out with {stem}/random"
+        f"Two ways on: `longreel models fetch {name}` where there is a network (a cache copied from there is named in "
+        f"HF_HOME); or, for a new library, `--model tiny`, which comes with Longreel and has its limits: {limits}"
     )
 
 

@@ -49,6 +49,16 @@ class OpenClipProvider:
         name = parse_name(rest)
         return describe_named(name, card_of(name))
 
+    def require(self, rest: str, progress: ProgressCallback | None, *, download: bool) -> None:
+        name = parse_name(rest)
+        if name.tag is None:
+            return
+        record = tag_config(name.architecture, name.tag)
+        if download:
+            hub.obtain(name.full, record, progress)
+        elif hub.find_cached(record) is None:
+            hub.locate(name.full, record)
+
     def fetch(self, rest: str, progress: ProgressCallback | None) -> str:
         name = parse_name(rest)
         if name.random:

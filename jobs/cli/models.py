@@ -15,7 +15,7 @@ from jobs.checks.base import size_text
 from jobs.cli.common import console, json_option
 
 if TYPE_CHECKING:
-    from encoders.base import ModelDescription, ModelEntry, Progress
+    from encoders.base import ModelCard, ModelDescription, ModelEntry, Progress
 
 __all__ = ["models"]
 
@@ -26,8 +26,9 @@ _NOTHING_MATCHED = 4
 def models() -> None:
     """List, describe and fetch models.
 
-    A model is named SCHEME:ARCHITECTURE/WEIGHTS, for example openclip:ViT-B-32/laion2b_s34b_b79k. In place of a tag the
-    weights may be the path of a checkpoint, or the word random (untrained, for trying things out).
+    `tiny` comes with Longreel: small, for trials and machines without a network. All others are named
+    SCHEME:ARCHITECTURE/WEIGHTS, for example openclip:ViT-B-32/laion2b_s34b_b79k. In place of a tag the weights may be
+    the path of a checkpoint, or the word random (untrained, for trying things out).
     """
 
 
@@ -58,12 +59,15 @@ def list_(downloaded: bool, arch: str | None, as_json: bool) -> int:
 @click.argument("name")
 @json_option
 def show(name: str, as_json: bool) -> int:
-    """Describe the model NAME without loading its weights: size, preprocessing, where the weights are."""
+    """Describe the model NAME without loading its weights: what it is good for and where its limits are, how it is
+    asked, its size and preprocessing, where the weights are.
+    """
     from encoders import describe_model
 
     model = describe_model(name)
     if as_json:
-        click.echo(json.dumps({**asdict(model), "preprocess": dict(model.preprocess)}, indent=2))
+        plain = {**asdict(model), "preprocess": dict(model.preprocess), "card": model.card.as_dict()}
+        click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
     else:
         _print_description(model)
     return 0
@@ -73,7 +77,7 @@ def show(name: str, as_json: bool) -> int:
 @click.argument("name")
 @json_option
 def fetch(name: str, as_json: bool) -> int:
-    """Bring the weights of NAME into the cache and check that they can be read.
+    """Bring the weights of NAME into the cache and check that they can be read; of `tiny`, that they are whole.
 
     What is there already is not downloaded again. HF_HOME moves the cache, HF_HUB_OFFLINE=1 forbids the network.
     """
@@ -142,13 +146,32 @@ def _print_description(model: ModelDescription) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for key, value in rows.items():
+    for key, value in (*rows.items(), *_card_rows(model.card)):
         table.add_row(key, escape(value))
     for note in model.notes:
         table.add_row("note", escape(note))
     console().print(table)
     if not model.downloaded:
         click.echo(f"\nbring it here: longreel models fetch {model.name}")
+
+
+def _card_rows(card: ModelCard) -> Iterator[tuple[str, str]]:
+    if card.summary:
+        yield "about", card.summary
+    yield "trained on", card.trained_on or "not known"
+    yield "licence", card.licence or "not known"
+    yield "languages", ", ".join(card.languages) or "not known"
+    for limit in card.limits:
+        yield "limit", limit
+    yield "a query is put", _templates(card.templates)
+    yield "a class name is put", _templates(card.label_templates)
+    if card.reference:
+        yield "see", card.reference
+    yield "card", card.source
+
+
+def _templates(templates: tuple[str, ...]) -> str:
+    return "as it is" if templates == ("{}",) else "into " + ", ".join(repr(template) for template in templates)
 
 
 def _plain(value: Any) -> str:

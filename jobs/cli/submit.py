@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from jobs.runner import SubmitRequest
 
 
+_MODEL_HELP = (
+    "The model to see with: see `longreel models`. `tiny` comes with Longreel and needs no download.  "
+    "[default: the configured one, openclip:ViT-B-32/laion2b_s34b_b79k]"
+)
+
+
 @click.command(
     short_help="Index videos.",
     epilog="Submitting the same again skips what is done and unchanged, so a job that was stopped, or died, goes on "
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @common_options
-@click.option("--model", metavar="NAME", help="For example openclip:ViT-B-32/laion2b_s34b_b79k; see `longreel models`.")
+@click.option("--model", metavar="NAME", help=_MODEL_HELP)
 @click.option(
     "--tag",
     "tags",

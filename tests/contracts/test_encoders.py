@@ -12,9 +12,11 @@ from PIL import Image
 
 from encoders import Encoder, load_encoder
 from encoders.errors import EncoderClosed, EncoderInputError
-from tests.encoders.models import pictures, write_config
+from tests.encoders.models import CONFIGS, pictures, write_config
 
 MODELS = [
+    ("tiny", "fp32"),
+    ("tiny", "bf16"),
     ("vit", "fp32"),
     ("vit", "bf16"),
     ("vit", "bf16-autocast"),
@@ -31,7 +33,7 @@ MODELS = [
 @pytest.fixture(scope="module", params=MODELS, ids=[f"{name}-{precision}" for name, precision in MODELS])
 def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Encoder]:
     name, precision = request.param
-    if ":" not in name:
+    if name in CONFIGS:
         name = f"openclip:{write_config(tmp_path_factory.mktemp('models'), name)}/random"
     with load_encoder(name, device="cpu", precision=precision) as loaded:
         yield loaded

@@ -11,6 +11,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +22,7 @@ class Hub(BaseHTTPRequestHandler):
     """Answers HEAD and GET as the hub does for a large file; `files` is path -> (content, stated hash)."""
 
     files: ClassVar[dict[str, tuple[bytes, str]]] = {}
+    answer: ClassVar[threading.Event] = threading.Event()  # until then nothing is said of what is called "silent"
 
     def do_HEAD(self) -> None:
         content = self._head()
@@ -32,6 +35,8 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
     def _head(self) -> bytes:
+        if "/silent/" in self.path:
+            self.answer.wait()
         content, stated = self.files.get(self.path, (b"", ""))
         self.send_response(200 if stated else 404)
         if stated:
@@ -56,15 +61,16 @@ def main(folder: Path) -> None:
     import torch
     from open_clip import pretrained
 
-    from encoders import describe_model, fetch_model, list_models, load_encoder
+    from encoders import describe_model, fetch_model, list_models, load_encoder, require_model
     from encoders.errors import EncoderError
+    from encoders.openclip import hub
     from encoders.openclip.architecture import build
     from tests.encoders.models import VIT, pictures, write_config
 
     open_clip.add_model_config(write_config(folder, "vit"))
     pretrained._PRETRAINED["tiny_vit"] = {
         tag: pretrained._pcfg(hf_hub=f"longreel/{tag}/", quick_gelu=True)
-        for tag in ("trained", "damaged", "absent", "late")
+        for tag in ("trained", "damaged", "absent", "late", "silent")
     }
     torch.save(build(VIT, 0).state_dict(), folder / "weights.bin")
     content = (folder / "weights.bin").read_bytes()
@@ -73,14 +79,16 @@ def main(folder: Path) -> None:
     Hub.files["/longreel/damaged/resolve/main/open_clip_pytorch_model.bin"] = (content[:-1] + b"x", digest)
     result: dict[str, Any] = {"bytes": len(content), "digest": digest}
 
+    require_model("openclip:tiny_vit/trained", download=False)
+    result["downloaded_when_asked_for"] = describe_model("openclip:tiny_vit/trained").downloaded
     events: list[tuple[str, int, int | None]] = []
     path = fetch_model("openclip:tiny_vit/trained", lambda p: events.append((p.message, p.done_bytes, p.total_bytes)))
     result["fetched"], result["events"] = path, events
 
-    def failure(name: str) -> dict[str, Any]:
+    def failure(name: str, call: Callable[..., object] = load_encoder) -> dict[str, Any]:
         started = time.monotonic()
         try:
-            load_encoder(name)
+            call(name)
         except EncoderError as error:
             return {
                 "type": type(error).__name__,
@@ -90,6 +98,10 @@ def main(folder: Path) -> None:
             }
         return {"type": "none"}
 
+    seconds, hub._TIMEOUT_SECONDS = hub._TIMEOUT_SECONDS, 0.5
+    result["silent"] = {**failure("openclip:tiny_vit/silent"), "waited_for": seconds}
+    hub._TIMEOUT_SECONDS = seconds
+    Hub.answer.set()
     result["damaged"] = failure("openclip:tiny_vit/damaged")
     result["absent"] = failure("openclip:tiny_vit/absent")
     server.shutdown()
@@ -104,6 +116,8 @@ def main(folder: Path) -> None:
 
     constants.HF_HUB_OFFLINE = True  # what the variable sets when it is there at the start
     result["offline"] = failure("openclip:tiny_vit/late")
+    result["required"] = failure("openclip:tiny_vit/late", partial(require_model, download=False))
+    require_model("openclip:tiny_vit/trained")  # it is in the cache
     print(json.dumps(result))
 
 

@@ -89,10 +89,10 @@ def test_every_tag_of_open_clip_has_a_card() -> None:
     import open_clip
 
     from encoders.openclip.cards import card_of
-    from encoders.openclip.names import parse_name
+    from encoders.openclip.names import ModelName, parse_name
 
     for architecture, tag in open_clip.list_pretrained():
-        card = card_of(parse_name(f"{architecture}/{tag}"))
+        card = card_of(ModelName(architecture, None, tag, None, False, None, None))
         assert card.languages, (architecture, tag)
         assert card.trained_on, (architecture, tag)
         assert card.templates == ("{}",)

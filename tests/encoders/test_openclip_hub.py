@@ -43,22 +43,37 @@ def test_what_was_fetched_loads_without_a_hub(result: dict[str, Any]) -> None:
     assert result["random"] is False
     assert result["shape"] == [2, 48]
     assert "QuickGELU" in result["notes"][0]
-    assert result["listed"] == ["openclip:tiny_vit/trained"]
+    assert result["listed"] == ["openclip:tiny_vit/trained", "tiny"]
+
+
+def test_asking_whether_weights_can_be_had_brings_none(result: dict[str, Any]) -> None:
+    assert result["downloaded_when_asked_for"] is False
+
+
+def test_the_hub_is_not_awaited_for_long(result: dict[str, Any]) -> None:
+    assert result["silent"]["waited_for"] == 10.0
+    assert "timed out" in result["silent"]["message"]
 
 
 @pytest.mark.parametrize(
     ("case", "words"),
-    [("absent", "no such file"), ("unreachable", "cannot be reached"), ("offline", "HF_HUB_OFFLINE forbids")],
+    [
+        ("absent", "no such file"),
+        ("unreachable", "cannot be reached"),
+        ("silent", "cannot be reached"),
+        ("offline", "HF_HUB_OFFLINE forbids"),
+        ("required", "HF_HUB_OFFLINE forbids"),
+    ],
 )
 def test_weights_that_cannot_be_had_are_an_error_that_says_what_to_do(
     result: dict[str, Any], case: str, words: str
 ) -> None:
     failure = result[case]
     assert failure["type"] == "WeightsUnavailable"
-    assert failure["seconds"] < 15
+    assert failure["downloaded"] is False
     assert words in failure["message"]
-    tag = "absent" if case == "absent" else "late"
-    for part in (f"longreel models fetch openclip:tiny_vit/{tag}", f"{result['folder']}/hf/hub", "tiny_vit/random"):
+    tag = case if case in ("absent", "silent") else "late"
+    for part in (f"longreel models fetch openclip:tiny_vit/{tag}`", f"{result['folder']}/hf/hub", "`--model tiny`"):
         assert part in failure["message"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,15 @@ def test_list_in_a_pipe_is_one_line_for_each_model(capsys: pytest.CaptureFixture
     assert any(line.startswith(f"{TAGGED}\tnot here\t") for line in lines)
 
 
+def test_what_comes_with_longreel_is_always_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert longreel("list", "--downloaded") == 0
+    assert said(capsys)[0] == "tiny\there\tcomes with Longreel\n"
+
+
 def test_nothing_found_is_exit_code_4_and_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert longreel("list", "--arch", "nonesuch") == 4
     assert "nonesuch" in capsys.readouterr().err
-    assert longreel("list", "--downloaded") == 4
+    assert longreel("list", "--downloaded", "--arch", "ViT-B-32") == 4
     assert "longreel models fetch" in capsys.readouterr().err
 
 
@@ -76,6 +82,43 @@ def test_show(capsys: pytest.CaptureFixture[str]) -> None:
     _, model = said(capsys)
     assert (model["dimension"], model["patch_size"], model["downloaded"]) == (512, 32, False)
     assert model["preprocess"]["interpolation"] == "bicubic"
+
+
+def test_show_prints_the_card(capsys: pytest.CaptureFixture[str]) -> None:
+    assert longreel("show", TAGGED) == 0
+    text, _ = said(capsys)
+    assert re.search(r"licence +MIT", text)
+    assert re.search(r"languages +en", text)
+    assert re.search(r"a query is put +as it is", text)
+    assert longreel("show", TAGGED, "--json") == 0
+    card = said(capsys)[1]["card"]
+    assert (card["templates"], card["languages"]) == (["{}"], ["en"])
+    assert longreel("show", "openclip:ViT-B-32/random") == 0
+    assert re.search(r"limit +words mean nothing to it", said(capsys)[0])
+
+
+def test_the_bundled_model_is_shown_and_needs_no_download(capsys: pytest.CaptureFixture[str]) -> None:
+    assert longreel("show", "tiny") == 0
+    text, _ = said(capsys)
+    for words in (
+        "comes with Longreel",
+        "96 x 96 pixels",
+        r"text length +32 tokens",
+        "licence +trained on pictures for",
+    ):
+        assert re.search(words, text), words
+    assert "fetch" not in text
+    assert longreel("fetch", "tiny") == 0
+    assert said(capsys)[0] == "tiny needs no download: comes with Longreel\n"
+
+
+@pytest.mark.parametrize(("name", "near"), [("tinny", "tiny"), ("ViT-B-32/openai", "openclip:ViT-B-32/openai")])
+def test_a_name_without_a_scheme_is_a_bundled_one(capsys: pytest.CaptureFixture[str], name: str, near: str) -> None:
+    assert longreel("show", name) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"UnknownModel: model {name!r}")
+    assert "comes with Longreel, only tiny;" in message
+    assert f"did you mean {near}?" in message
 
 
 def test_an_unknown_model_names_the_near_ones(capsys: pytest.CaptureFixture[str]) -> None:
