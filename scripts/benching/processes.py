@@ -8,7 +8,7 @@ import multiprocessing
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -84,17 +84,24 @@ Signal = Callable[[], None]
 
 
 def run_apart(
-    function: Callable[[Any, Signal], Any], argument: Any, *, threads: int, limit_seconds: float, limit_bytes: int
+    function: Callable[[Any, Signal], Any],
+    argument: Any,
+    *,
+    threads: int,
+    limit_seconds: float,
+    limit_bytes: int,
+    preload: Sequence[str] = (),
 ) -> Outcome:
     """``function(argument, signal)`` in a process of its own with so many torch threads.
 
     The process is ended when it neither called ``signal`` nor finished for ``limit_seconds``, or when its resident
-    memory is over ``limit_bytes``. The function and its argument must be importable and picklable.
+    memory is over ``limit_bytes``. The function and its argument must be importable and picklable. ``preload``: further
+    modules that are loaded once for all calls, and must not compute when loaded.
     """
     context = multiprocessing.get_context("forkserver")
     # A server that has torch loaded and has not computed yet: a new process takes milliseconds and starts clean. (Any
     # optimizer loads torch._dynamo, for a second.)
-    context.set_forkserver_preload(["torch", "torch._dynamo"])
+    context.set_forkserver_preload(["torch", "torch._dynamo", *preload])
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(there, function, argument, threads), daemon=True)
     process.start()

@@ -1,0 +1,313 @@
+"""The tables and verdicts of the comparison, from the outcomes that a file keeps.
+
+Every row is printed, also those where our own form loses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.benching.tables import Report, mean, plot_lines, spread
+from scripts.comparing.cost import WORDS
+from scripts.comparing.figures import FIGURES
+from scripts.comparing.methods import CONTROLS, EXACT, METHODS, OURS
+from scripts.comparing.runs import Plan
+from scripts.comparing.verdicts import Difference, compared
+
+__all__ = ["MARKS", "Row", "put_between_marks", "tell"]
+
+MARKS = ("<!-- learning comparison -->", "<!-- /learning comparison -->")
+_JUDGED = {"t2c_r1": "R@1", "cider": "CIDEr"}
+_LOSERS = ("linformer", "performer")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method at a keep ratio: its outcomes by seed, and what it costs (empty where not measured)."""
+
+    method: str
+    ratio: int
+    rate: float
+    outcomes: dict[int, dict[str, Any]]
+    cost: dict[str, float]
+
+    @property
+    def label(self) -> list[str]:
+        return [self.method, "all" if self.method == EXACT else f"1/{self.ratio}" if self.ratio > 1 else "1 token"]
+
+    def by_seed(self, figure: str) -> dict[int, float]:
+        return {seed: float(one[figure]) for seed, one in self.outcomes.items() if figure in one}
+
+    def values(self, figure: str) -> list[float]:
+        return list(self.by_seed(figure).values())
+
+
+def tell(
+    report: Report,
+    plan: Plan,
+    bank: dict[str, Any],
+    rows: Sequence[Row],
+    search: dict[str, dict[float, float | None]],
+    merging: dict[int, float],
+    plots: Path | None,
+) -> None:
+    """All tables, then the verdicts, then the plots."""
+    report.section("Learning comparison", _explain(plan, bank))
+    exact = next((row for row in rows if row.method == EXACT), None)
+    _main_table(report, rows, exact)
+    _other_way(report, rows)
+    _cost_table(report, plan, rows, exact, merging)
+    _search_table(report, search, rows)
+    if exact is not None:
+        _judge(report, rows, exact)
+    if plots is not None:
+        _plot(plots, rows)
+
+
+def _explain(plan: Plan, bank: dict[str, Any]) -> str:
+    sizes = plan.sizes
+    return (
+        f"Clips of {bank['frames']} frames of {bank['tokens'] // bank['frames']} tokens ({bank['tokens']} in all, of "
+        f"width {bank['width']}), seen by {bank['eyes']} that learns no more; {plan.learn} to learn from, "
+        f"{plan.judge} others to be judged by. Every model begins from the same values and sees the same batches "
+        f"({plan.steps} steps of {plan.batch}, AdamW, a tenth of the steps up and half a cosine down): a text tower of "
+        f"{sizes.text_layers} layer(s), a caption decoder of {sizes.layers}, and a pooler of {sizes.queries} learned "
+        f"queries whose output is matched with the text's; all {sizes.width} wide with {sizes.heads} heads. "
+        f"The cross-attentions of decoder and pooler are what is compared; times are added to the tokens of all alike. "
+        f"Methods that shrink keep as many numbers as n over the ratio keys and values are.\n\n"
+        f"Retrieval: {bank['sentences']} unlike sentences and {plan.judge} clips; a sentence that is true of two clips "
+        f"has two right answers, and the better placed counts. Chance of R@1 is about {100 / plan.judge:.1f}. "
+        f"Captions: greedy, against all right sentences of a clip, in percent. Order: how often the true sentence is likelier "
+        f"than one that is true of the clip backwards ({bank['foils']} clips); chance is 50. Mean ± standard "
+        f"deviation over seeds.\n\n"
+        f"Controls, which are no method: `sampled frames` is exact attention to as many tokens, of evenly spaced "
+        f"frames; `mean token` to the clip's mean alone. Rates were searched for every method alike, on one seed and "
+        f"one ratio, by the loss on {plan.choose} clips held out. What is not equal: Linformer and LISTA bring "
+        f"parameters of their own. Phi of `csat published` is random and stays so; it decodes by ISTA, as printed. "
+        f"`csat` reads tokens that Ward merging made once for each clip, as they do not change; its cost is apart."
+    )
+
+
+def _main_table(report: Report, rows: Sequence[Row], exact: Row | None) -> None:
+    header = ["attention", "keeps", *(f"R@{k}" for k in (1, 5, 10)), "BLEU-4", "CIDEr", "order"]
+    header += ["time of a step", "time of a caption", "memory of the call"]
+    table = []
+    for row in rows:
+        figures = [spread(row.values(name), 1) for name in ("t2c_r1", "t2c_r5", "t2c_r10", "bleu4", "cider", "order")]
+        shares = [_share(row, exact, name) for name in ("step_seconds", "caption_seconds", "peak_bytes")]
+        table.append([*row.label, *figures, *shares])
+    values = {"/".join(row.label): {"rate": row.rate, "outcomes": row.outcomes, "cost": row.cost} for row in rows}
+    note = "R@k: sentence to clip, percent. Time and memory as shares of exact attention's."
+    report.table("Same data, steps and parameters, another cross-attention", header, table, note, values)
+
+
+def _share(row: Row, exact: Row | None, name: str) -> str:
+    if exact is None or not exact.cost.get(name) or name not in row.cost:
+        return "-"
+    return f"{row.cost[name] / exact.cost[name]:.2f}"
+
+
+def _other_way(report: Report, rows: Sequence[Row]) -> None:
+    header = ["attention", "keeps", *(f"R@{k}" for k in (1, 5, 10)), "loss held out", "loss writing", "loss matching"]
+    names = ("c2t_r1", "c2t_r5", "c2t_r10")
+    table = [
+        [
+            *row.label,
+            *(spread(row.values(name), 1) for name in names),
+            *(spread(row.values(name), 2) for name in ("held_out", "writing", "matching")),
+        ]
+        for row in rows
+    ]
+    note = (
+        "R@k: clip to sentence, percent. Losses: of both tasks on clips held out, and of each over the last 20 steps."
+    )
+    report.table("The other way round, and losses", header, table, note)
+
+
+def _cost_table(report: Report, plan: Plan, rows: Sequence[Row], exact: Row | None, merging: dict[int, float]) -> None:
+    header = ["attention", "keeps", "parameters", "of them its own", "step, ms", "with merging, ms", "call, ms"]
+    header += ["caption, ms", "state, kB", "peak of the call, MB"]
+    table = []
+    for row in rows:
+        cost, first = row.cost, next(iter(row.outcomes.values()), {})
+        merged = METHODS[row.method].reads == "merged"
+        extra = merging.get(row.ratio, 0.0) * plan.batch if merged else 0.0
+        step = cost.get("step_seconds")
+        table.append(
+            [
+                *row.label,
+                f"{first['parameters']:,}" if "parameters" in first else "-",
+                f"{first['own_parameters']:,}" if "own_parameters" in first else "-",
+                *("-" if one is None else f"{1e3 * one:.0f}" for one in (step, None if step is None else step + extra)),
+                *(_scaled(cost, name, 1e3) for name in ("call_seconds", "caption_seconds")),
+                _scaled(cost, "state_bytes", 1e-3),
+                _scaled(cost, "peak_bytes", 1e-6),
+            ]
+        )
+    spent = ", ".join(f"{1e3 * seconds:.1f} ms a clip to 1/{ratio}" for ratio, seconds in sorted(merging.items()))
+    report.table(
+        "Cost",
+        header,
+        table,
+        f"Measured alone on the machine, all methods in turn: a training step of {plan.batch} clips; one "
+        f"cross-attention, forward and back, of a batch ({plan.context} queries a clip); a caption of {WORDS} words. "
+        f"State: what one cross-attention must keep of a clip to answer further queries. Peak: of the call, above its "
+        f"inputs. Merging takes {spent or 'no time'}, once; `with merging` counts it anew for every clip of a step.",
+    )
+
+
+def _scaled(cost: dict[str, float], name: str, factor: float) -> str:
+    return f"{factor * cost[name]:.1f}" if name in cost else "-"
+
+
+def _search_table(report: Report, search: dict[str, dict[float, float | None]], rows: Sequence[Row]) -> None:
+    rates = sorted({rate for tried in search.values() for rate in tried})
+    if len(rates) < 2:
+        report.remark(f"The rate is {', '.join(f'{rate:g}' for rate in rates)} for all: none was searched.")
+        return
+    chosen = {row.method: row.rate for row in rows}
+    table, at_edge = [], []
+    for method, tried in search.items():
+        cells = []
+        for rate in rates:
+            value = tried.get(rate)
+            text = "-" if rate not in tried else "not finite" if value is None else f"{value:.3f}"
+            cells.append(f"**{text}**" if rate == chosen.get(method) else text)
+        table.append([method, *cells])
+        if chosen.get(method) in (rates[0], rates[-1]):
+            at_edge.append(method)
+    note = "Loss on held-out clips, one seed, the middle ratio; bold: taken for all ratios and seeds."
+    note += f" At the edge of what was tried, so perhaps better beyond: {', '.join(at_edge)}." if at_edge else ""
+    report.table("Search of the rate, for every method alike", ["attention", *(f"{r:g}" for r in rates)], table, note)
+
+
+def _judge(report: Report, rows: Sequence[Row], exact: Row) -> None:
+    table = []
+    found: dict[tuple[str, int, str], Difference] = {}
+    for row in rows:
+        if row is exact:
+            continue
+        cells = []
+        for figure in _JUDGED:
+            difference = compared(row.by_seed(figure), exact.by_seed(figure))
+            cells.append("-" if difference is None else str(difference))
+            if difference is not None:
+                found[row.method, row.ratio, figure] = difference
+        table.append([*row.label, *cells])
+    if not table:
+        return
+    values = {"/".join(map(str, key)): asdict(value) for key, value in found.items()}
+    margins = [
+        f"{label} {0.05 * mean(exact.values(figure)):.1f}" for figure, label in _JUDGED.items() if exact.values(figure)
+    ]
+    report.table(
+        "Difference from exact attention",
+        ["attention", "keeps", *_JUDGED.values()],
+        table,
+        "Mean difference seed by seed ± its standard error (interval at 95%, Student's t). Better, worse: the interval "
+        "leaves out zero. Equals: it holds zero and lies within a twentieth of exact attention's figure "
+        f"({', '.join(margins)}). Open: these seeds cannot tell. Errors are over seeds, for these test clips.",
+        values,
+    )
+    for ratio in sorted({row.ratio for row in rows if METHODS[row.method].shrinks}):
+        for method in OURS:
+            _verdict(report, f"{method} at 1/{ratio} at least equals exact attention", found, method, ratio, True)
+        for method in _LOSERS:
+            _verdict(report, f"{method} at 1/{ratio} loses to exact attention", found, method, ratio, False)
+    _against_rivals(report, rows)
+
+
+def _verdict(
+    report: Report, target: str, found: dict[tuple[str, int, str], Difference], method: str, ratio: int, equal: bool
+) -> None:
+    """``equal``: the target is met where it is equal or better in both figures; otherwise, where worse in both."""
+    own = {label: found[method, ratio, figure] for figure, label in _JUDGED.items() if (method, ratio, figure) in found}
+    if len(own) < len(_JUDGED):
+        return
+    words = [one.at_least_equal for one in own.values()]
+    if equal:
+        met = True if all(words) else False if False in words else None
+    else:
+        met = True if words == [False] * len(words) else False if True in words else None
+    found_text = "; ".join(f"{label} {one}" for label, one in own.items())
+    if met is None:
+        report.remark(f"**{target}: open.** {found_text}")
+    else:
+        report.verdict(target, met, found_text)
+
+
+def _against_rivals(report: Report, rows: Sequence[Row]) -> None:
+    """Our default beside each rival and control of the same state."""
+    ours = {row.ratio: row for row in rows if row.method == OURS[0]}
+    for ratio, own in sorted(ours.items()):
+        said = []
+        for row in rows:
+            if row.ratio == ratio and row.method not in (OURS[0], EXACT):
+                parts = [
+                    f"{label} {difference}"
+                    for figure, label in _JUDGED.items()
+                    if (difference := compared(own.by_seed(figure), row.by_seed(figure))) is not None
+                ]
+                if parts:
+                    said.append(f"- {row.method}: {'; '.join(parts)}")
+        if said:
+            report.remark(f"`{OURS[0]}` at 1/{ratio} less each other of the same state:\n\n" + "\n".join(said))
+
+
+def _plot(folder: Path, rows: Sequence[Row]) -> None:
+    for figure in _JUDGED:
+        series: dict[str, tuple[list[float], list[float]]] = {}
+        bars: dict[str, list[float]] = {}
+        ratios = sorted({row.ratio for row in rows if METHODS[row.method].shrinks})
+        for method in dict.fromkeys(row.method for row in rows):
+            own = [row for row in rows if row.method == method and row.values(figure)]
+            if not own:
+                continue
+            if METHODS[method].shrinks:
+                x = [1 / row.ratio for row in own]
+                y = [mean(row.values(figure)) for row in own]
+                bars[method] = [_deviation(row.values(figure)) for row in own]
+            else:  # it has no ratio: a level
+                x = [1 / ratio for ratio in ratios]
+                y = [mean(own[0].values(figure))] * len(x)
+                bars[method] = [0.0] * len(x)
+            series[method] = (x, y)
+        name = figure.replace("_", "-")
+        plot_lines(
+            folder / f"fusion-learning-{name}.png",
+            series,
+            title=f"{FIGURES[figure]} with each cross-attention, mean and deviation over seeds",
+            x_label="share of the tokens kept",
+            y_label=f"{FIGURES[figure]}, percent",
+            log_x=True,
+            deviations=bars,
+            bold=[EXACT, OURS[0]],
+        )
+
+
+def _deviation(values: Sequence[float]) -> float:
+    from scripts.benching.tables import deviation
+
+    return deviation(values)
+
+
+def put_between_marks(path: Path, text: str) -> None:
+    """Replace what lies between the marks of a document, headings one level lower.
+
+    Raises:
+        InputError: a document without both marks, in their order.
+    """
+    from pipeline.errors import InputError
+
+    whole = path.read_text(encoding="utf-8") if path.is_file() else ""
+    begin, end = whole.find(MARKS[0]), whole.find(MARKS[1])
+    if not 0 <= begin < end:
+        raise InputError(f"{path}: must have the lines {MARKS[0]} and {MARKS[1]}, which the tables are put between")
+    lower = "\n".join(f"#{line}" if line.startswith("#") else line for line in text.strip().splitlines())
+    path.write_text(f"{whole[: begin + len(MARKS[0])]}\n\n{lower}\n\n{whole[end:]}", encoding="utf-8")
+
+
+assert set(CONTROLS) <= set(METHODS)
