@@ -75,7 +75,7 @@ def evaluate(
       {"video": "gate.mp4", "query": "a dog runs", "start": 2.5, "end": 7.0, "score": 0.31}
 
     Figures are percent: recall (R@k) and mean average precision (mAP) by overlap in time (IoU), and how often the peak
-    of the first answer lies in a right moment.
+    of the first answer lies in a right moment. docs/evaluation.md says what each is.
     """
     options = EvaluateOptions(
         truth=truth,

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -317,9 +317,9 @@ class _Once:
     def __init__(self) -> None:
         self._lines: dict[Any, int] = {}
 
-    def __call__(self, key: Any, line: _Line, name: Callable[[], str]) -> None:
+    def __call__(self, key: Any, line: _Line, name: str) -> None:
         if key in self._lines:
-            raise line.fail(f"{name()} is there twice, first in line {self._lines[key]}")
+            raise line.fail(f"{name} is there twice, first in line {self._lines[key]}")
         self._lines[key] = line.number
 
 
@@ -336,7 +336,7 @@ def _longreel_truth(lines: list[_Line]) -> TruthFile:
             continue
         video, query, duration = line.text("video"), line.text("query"), line.duration()
         span = line.right_span(line.seconds("start"), line.seconds("end"), duration)
-        once((video, query, span), line, lambda span=span: f"the moment [{span.start_seconds}, {span.end_seconds})")  # type: ignore[misc]
+        once((video, query, span), line, f"the moment [{span.start_seconds}, {span.end_seconds})")
         spans.setdefault((video, query), []).append(span)
         if duration is not None:
             said, where = durations.setdefault(video, (duration, line.number))
@@ -353,7 +353,7 @@ def _qvhighlights_truth(lines: list[_Line]) -> TruthFile:
     moments, once = [], _Once()
     for line in lines:
         qid, query, video, duration = line.qid(), line.text("query"), line.text("vid"), line.duration()
-        once(qid, line, lambda qid=qid: f"qid {qid}")  # type: ignore[misc]
+        once(qid, line, f"qid {qid}")
         rows = line.rows("relevant_windows", 2, "[start, end]")
         if not rows:
             raise line.fail("'relevant_windows' is empty: at least one right window is needed")
@@ -377,7 +377,7 @@ def _qvhighlights_predictions(lines: list[_Line]) -> PredictionFile:
     query_ids, once = [], _Once()
     for line in lines:
         qid = line.qid()
-        once(qid, line, lambda qid=qid: f"qid {qid}")  # type: ignore[misc]
+        once(qid, line, f"qid {qid}")
         query_ids.append(qid)
         video = line.text("vid") if "vid" in line else ""
         for numbers in line.rows("pred_relevant_windows", 3, "[start, end, score]"):

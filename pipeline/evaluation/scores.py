@@ -33,7 +33,17 @@ import numpy.typing as npt
 from pipeline.errors import OptionError, PredictionError, TruthError
 from pipeline.evaluation.moments import Prediction, TruthMoment
 
-__all__ = ["ANSWERS", "AP_IOU", "RECALL_IOU", "MomentScores", "QueryScore", "average_precision", "iou", "score_moments"]
+__all__ = [
+    "ANSWERS",
+    "AP_IOU",
+    "RECALL_IOU",
+    "MomentScores",
+    "QueryScore",
+    "average_precision",
+    "by_query",
+    "iou",
+    "score_moments",
+]
 
 Array = npt.NDArray[np.float64]
 
