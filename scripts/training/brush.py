@@ -42,7 +42,7 @@ RGB = tuple[int, int, int]
 T = TypeVar("T")
 
 _SHIFT = 4  # bits after the point in OpenCV's coordinates
-_ALIKE = 112.0  # colours nearer than this (RGB) are not put on each other: one could not tell the thing from its ground
+_ALIKE = 104.0  # colours nearer than this (RGB) are not put on each other: one could not tell the thing from its ground
 
 COLOURS: dict[str, RGB] = {
     "red": (214, 38, 38),

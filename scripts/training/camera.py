@@ -91,15 +91,12 @@ def _hold(frames: Picture, shares: Shares, photos: Sequence[Photo], generator: n
     cropped(photo.picture, box, frames[0])
     frames[1:] = frames[0]
     text = _words(photo, generator, 18)
-    said = (
-        f"{text}, nothing moves",
-        f"a still picture: {text}",
-        f"nothing happens: {text}",
-        f"a still photo of {text}",
-    )
-    rest = [clean(sentence) for sentence in photo.sentences]
-    first = pick(said[:3], generator) if generator.random() < 0.3 else pick(rest, generator)
-    return Told([first, *rest[:2]], None)
+    still = (f"{text}, nothing moves", f"a still picture: {text}", f"nothing happens: {text}")
+    own = [clean(sentence) for sentence in photo.sentences]
+    said = [own[int(i)] for i in generator.permutation(len(own))[:3]]
+    if generator.random() < 0.3:
+        said.insert(0, pick(still, generator))
+    return Told(list(dict.fromkeys(said)), None)
 
 
 _PAN = (

@@ -41,6 +41,7 @@ KINDS: dict[str, float] = {
 }  # fmt: skip
 _DRAWN = (*PLOTS, *SCENE_PLOTS, "cut", "fade")
 _MOVING = tuple(PROPS_BY_NAME[name] for name in MOVERS)
+_MOST_WORDS = 11  # of a drawn picture in a cut
 _LEAST_FRAMES = 4
 _TEST_SEED = 20260
 
@@ -174,7 +175,10 @@ def _photo(
         number = int(generator.random() * len(photos))
         return Photo(np.asarray(photos[number]), sentences[number])
     picture = np.empty((size, size, 3), np.uint8)
-    return Photo(picture, [drawn_picture(picture, generator)], whole=True)
+    sentence = drawn_picture(picture, generator)
+    while len(sentence.split()) > _MOST_WORDS:  # two of them make one sentence
+        sentence = drawn_picture(picture, generator)
+    return Photo(picture, [sentence], whole=True)
 
 
 def _stage(

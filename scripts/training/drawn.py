@@ -181,6 +181,13 @@ _PAIRS = (((-1, 0), (1, 0)), ((0, -1), (0, 1)), ((-1, -1), (1, 1)), ((1, -1), (-
 _NUMBERS = ("two", "three", "four", "five")
 
 
+def _on(said: str, under: Ground, generator: np.random.Generator) -> str:
+    """What is said, at times with the ground, unless that makes it long."""
+    behind = a(pick(under.words, generator))
+    long = len(said.split()) + len(behind.split()) > 20
+    return said if long or generator.random() < 0.55 else f"{said} on {behind}"
+
+
 def _several(image: Picture, generator: np.random.Generator, things: tuple[Thing, ...]) -> str:
     under = ground(image, generator)
     cells = pick(_PAIRS, generator)
@@ -209,7 +216,7 @@ def _several(image: Picture, generator: np.random.Generator, things: tuple[Thing
         )
     else:
         said = relation(one, two, generator)
-    return said if generator.random() < 0.6 else f"{said} on {a(pick(under.words, generator))}"
+    return _on(said, under, generator)
 
 
 def _row(image: Picture, generator: np.random.Generator, things: tuple[Thing, ...]) -> str:
@@ -218,7 +225,7 @@ def _row(image: Picture, generator: np.random.Generator, things: tuple[Thing, ..
     count = 2 + int(generator.random() * 4)
     actor = cast(generator, things, against=under.colours, sizes=("small",))
     kind = int(generator.random() * 3)
-    radius = min(actor.radius, 0.42 / count)
+    radius = min(actor.radius, 0.32 / count)
     at = (np.arange(count) + 0.5) / count
     level = between(0.25, 0.75, generator)
     if kind == 2:
@@ -233,7 +240,7 @@ def _row(image: Picture, generator: np.random.Generator, things: tuple[Thing, ..
         (f"{what} in a row", f"a row of {what}") if kind == 0 else (f"{what} in a column", f"{what} above each other")
     )
     said = pick((what, f"there are {what}", *(line if kind < 2 else (f"{what} here and there",))), generator)
-    return said if generator.random() < 0.6 else f"{said} on {a(pick(under.words, generator))}"
+    return _on(said, under, generator)
 
 
 def _bare(image: Picture, generator: np.random.Generator) -> str:

@@ -269,7 +269,7 @@ _COME = (
 _GO = (
     "{n} {s} disappear one after the other",
     "{n} {s} disappear one by one",
-    "fewer and fewer {s} remain of {n}",
+    "fewer and fewer of {n} {s} are left",
     "one after the other, {n} {s} vanish",
 )
 

@@ -77,16 +77,17 @@ class Actor:
     @property
     def words(self) -> str:
         """Size, colour and noun, without an article."""
-        said = self.thing.words.format(size=self.size, colour=self.colour, noun=self.noun)
+        hue = a(self.colour) if self.colour else ""
+        said = self.thing.words.format(size=self.size, colour=self.colour, a_colour=hue, noun=self.noun)
         return " ".join(said.split())
 
     @property
     def plural(self) -> str:
         """Size, colour and noun of several."""
         noun = _IRREGULAR.get(self.noun) or plural(self.noun)
-        said = self.thing.words.format(size=self.size, colour=self.colour, noun=noun)
-        if " in a " in said:  # "men in red shirts"
-            said = plural(said.replace(" in a ", " in "))
+        said = self.thing.words.format(size=self.size, colour=self.colour, a_colour=self.colour, noun=noun)
+        if not said.endswith(noun):  # "men in red shirts"
+            said = plural(said)
         return " ".join(said.split())
 
     @property
