@@ -59,12 +59,10 @@ class CaptionScores:
     per_caption: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "captions": self.captions,
-            **{f"BLEU-{n}": value for n, value in enumerate(self.bleu, 1)},
-            "ROUGE-L": self.rouge_l,
-            "CIDEr": self.cider,
-        }
+        """For JSON, by the names of papers, to four decimals."""
+        figures = {f"BLEU-{n}": value for n, value in enumerate(self.bleu, 1)}
+        figures |= {"ROUGE-L": self.rouge_l, "CIDEr": self.cider}
+        return {"captions": self.captions, **{name: round(value, 4) for name, value in figures.items()}}
 
 
 @dataclass(frozen=True)

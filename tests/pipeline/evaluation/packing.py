@@ -44,8 +44,8 @@ def write_files(folder: Path, name: str, files: Sequence[bytes], rows: Sequence[
     return path
 
 
-def colours_pack(folder: Path, name: str = "colours", *, labelled: bool = False) -> Path:
-    """A plain picture of each colour in two sizes, `train` and `test` in turn, two captions each."""
+def colours_pack(folder: Path, name: str = "colours", *, labelled: bool = False, split: str = "test") -> Path:
+    """A plain picture of each colour in two sizes, the smaller ones in `split`, the others in `train`; two captions."""
     files, rows = [], []
     for i, colour in enumerate([*COLOURS, *COLOURS]):
         picture = plain(colour, 24, 32 if i < len(COLOURS) else 40)
@@ -55,7 +55,7 @@ def colours_pack(folder: Path, name: str = "colours", *, labelled: bool = False)
             "w": picture.shape[1],
             "h": picture.shape[0],
             "key": f"{colour}_{i}",
-            "split": "test" if i < len(COLOURS) else "train",
+            "split": split if i < len(COLOURS) else "train",
             "captions": [f"a {colour} wall .", f"{colour} all over ."],
         }
         if labelled:
