@@ -10,7 +10,7 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Comparison",
+    "Plan",
     "Run",
     "Spec",
     "compare",
     "layered",
     "load_model",
     "parse_specs",
+    "plan",
     "settings_of",
     "sources_of",
     "working_folder",
@@ -236,46 +238,62 @@ def load_model(settings: RunSettings, device: str | None) -> Encoder:
     )
 
 
-def compare(
-    work: Comparison,
-    library: Library,
-    specs: Sequence[Spec],
-    base: RunSettings,
-    judged: Callable[[Run], None] | None = None,
-) -> list[Run]:
-    """Judge every spec; the results stand in their order.
+@dataclass(frozen=True)
+class Plan:
+    """What is to be compared with the library at ``path``: its videos again, under the ``settings`` of each spec."""
 
-    Args:
-        library: whose videos are digested again; its own run is the caller's.
-        base: the settings that specs change.
-        judged: told each run as it ends.
+    path: Path
+    specs: tuple[Spec, ...]
+    settings: tuple[RunSettings, ...]
+    items: tuple[SourceItem, ...]
+
+    @property
+    def again(self) -> list[int]:
+        """The specs for which the videos are digested again."""
+        return _again(self.specs)
+
+
+def plan(library: Library, specs: Sequence[Spec], base: RunSettings) -> Plan:
+    """Check everything that can be checked before work is done; ``base`` are the settings that specs change.
 
     Raises:
-        SettingsError: a setting that is not allowed; before any work is done.
-        SourceNotFound, SourceError: a video cannot be digested again.
-        ModelMismatch, NotALibrary, UnknownVideo, EncoderError, and what judging raises.
+        SettingsError: a setting that is not allowed.
+        EncoderError: a model that no table knows.
+        SourceNotFound: a video to be digested again is gone.
     """
-    settings = [layered(base, spec.overrides, f"--compare {spec.name}:") for spec in specs]
-    again = [i for i, spec in enumerate(specs) if spec.store is None and not spec.asks_only]
-    items = sources_of(library) if again else []
+    settings = tuple(layered(base, spec.overrides, f"--compare {spec.name}:") for spec in specs)
+    again = _again(specs)
     for i in again:
         _check_model(settings[i].model, specs[i].name)
+    return Plan(library.path, tuple(specs), settings, tuple(sources_of(library) if again else ()))
+
+
+def _again(specs: Sequence[Spec]) -> list[int]:
+    return [i for i, spec in enumerate(specs) if spec.store is None and not spec.asks_only]
+
+
+def compare(work: Comparison, planned: Plan) -> list[Run]:
+    """Judge every spec; the results stand in their order. The library's own run is the caller's.
+
+    Raises:
+        SourceError: a video cannot be digested again.
+        ModelMismatch, NotALibrary, UnknownVideo, EncoderError, and what judging raises.
+    """
+    specs, settings, again = planned.specs, planned.settings, planned.again
     runs: dict[int, Run] = {}
 
     def add(i: int, scores: LibraryScores, tokens: TokenScores | None = None) -> None:
         changed = specs[i].overrides if specs[i].store is None else (str(specs[i].store),)
         runs[i] = Run(specs[i].name, changed, scores, tokens)
-        if judged is not None:
-            judged(runs[i])
 
     for i, spec in enumerate(specs):
         if i not in again:
-            add(i, _judge_store(work, spec, settings[i], library.path))
+            add(i, _judge_store(work, spec, settings[i], planned.path))
     groups: dict[str, list[int]] = {}
     for i in again:
         groups.setdefault(_tape_key(settings[i]), []).append(i)
     for members in groups.values():
-        for i, scores, tokens in _judge_again(work, items, [(i, specs[i], settings[i]) for i in members]):
+        for i, scores, tokens in _judge_again(work, planned.items, [(i, specs[i], settings[i]) for i in members]):
             add(i, scores, tokens)
     return [runs[i] for i in range(len(specs))]
 

@@ -6,7 +6,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,7 +16,7 @@ from jobs.cli.evaluate_options import EvaluateOptions, deliver
 from jobs.errors import UsageError
 
 if TYPE_CHECKING:
-    from jobs.comparing import Comparison
+    from jobs.comparing import Comparison, Spec
     from jobs.settings import RunSettings
     from pipeline.evaluation.library import LibraryScores, Progress
     from pipeline.evaluation.moments import TruthMoment
@@ -50,27 +51,13 @@ def run(options: EvaluateOptions) -> int:
             f"--model {options.model}: the vectors of {path} were made by {store.manifest.model}, and no other model "
             f"can ask them; to see both, --compare NAME=model={options.model} digests its videos again"
         )
-    from pipeline.library import Library
-
-    with (
-        Library.open(
-            path,
-            create=False,
-            device=options.device or settings.encoder.device,
-            index_options=settings.index,
-            search_options=settings.search,
-        ) as library,
-        _progress() as progress,
-    ):
-        if library.manifest.random:
-            click.echo(
-                f"note: {library.model} has random weights, so words mean nothing to it: expect chance", err=True
-            )
+    with _progress() as progress:
         if options.sweep:
-            return _sweep(options, library, truth, progress)
+            return _sweep(options, settings, truth, progress)
         if specs:
-            return _compare(options, library, truth, specs, progress)
-        scores = _judged(options, library, truth, progress)
+            return _compare(options, settings, truth, specs, progress)
+        with _opened(options, settings) as library:
+            scores = _judged(options, library, truth, progress)
     value = {"store": str(path), "queries": len(truth), **scores.to_dict()}
 
     def show() -> None:
@@ -80,6 +67,22 @@ def run(options: EvaluateOptions) -> int:
 
     deliver(options, value, show)
     return 0
+
+
+def _opened(options: EvaluateOptions, settings: RunSettings) -> Library:
+    """The library of the command; the caller closes it."""
+    from pipeline.library import Library
+
+    library = Library.open(
+        store_path(options.store),
+        create=False,
+        device=options.device or settings.encoder.device,
+        index_options=settings.index,
+        search_options=settings.search,
+    )
+    if library.manifest.random:
+        click.echo(f"note: {library.model} has random weights, so words mean nothing to it: expect chance", err=True)
+    return library
 
 
 def _settings(options: EvaluateOptions) -> RunSettings:
@@ -124,24 +127,27 @@ def _base(options: EvaluateOptions, library: Library) -> tuple[RunSettings, list
     return layered(base, options.overrides), notes
 
 
-def _work(options: EvaluateOptions, truth: list[TruthMoment], folder: Any, progress: Progress) -> Comparison:
+def _work(options: EvaluateOptions, truth: list[TruthMoment], folder: Path, progress: Progress) -> Comparison:
     from jobs.comparing import Comparison
 
     return Comparison(truth, options.answers, _thresholds(options), options.device, folder, progress)
 
 
 def _compare(
-    options: EvaluateOptions, library: Library, truth: list[TruthMoment], specs: Any, progress: Progress
+    options: EvaluateOptions, settings: RunSettings, truth: list[TruthMoment], specs: list[Spec], progress: Progress
 ) -> int:
-    from jobs.comparing import Run, compare, working_folder
+    from jobs.comparing import Run, compare, plan, working_folder
 
-    base, notes = _base(options, library)
     with working_folder() as folder:
         work = _work(options, truth, folder, progress)
-        own = Run(library.path.name, (), _judged(options, library, truth, work.named(library.path.name)))
-        runs = [own, *compare(work, library, specs, base)]
+        with _opened(options, settings) as library:
+            base, notes = _base(options, library)
+            planned = plan(library, specs, base)
+            name = library.path.name
+            own = Run(name, (), _judged(options, library, truth, work.named(name)))
+        runs = [own, *compare(work, planned)]  # the library is closed: one model at a time is in memory
     value = {
-        "store": str(library.path),
+        "store": str(planned.path),
         "queries": len(truth),
         "notes": notes,
         "runs": [each.to_dict() for each in runs],
@@ -156,16 +162,18 @@ def _compare(
     return 0
 
 
-def _sweep(options: EvaluateOptions, library: Library, truth: list[TruthMoment], progress: Progress) -> int:
+def _sweep(options: EvaluateOptions, settings: RunSettings, truth: list[TruthMoment], progress: Progress) -> int:
     from jobs.comparing import load_model, sources_of, working_folder
     from pipeline.evaluation.library import match_videos
     from pipeline.evaluation.plots import plot_sweep
     from pipeline.evaluation.sweep import sweep_tape
     from pipeline.evaluation.tape import record
 
-    base, notes = _base(options, library)
-    match_videos(library, truth)  # what is wrong is said before anything is decoded
-    items = sources_of(library)
+    with _opened(options, settings) as library:
+        path = library.path
+        base, notes = _base(options, library)
+        match_videos(library, truth)  # what is wrong is said before anything is decoded
+        items = sources_of(library)
     with working_folder() as folder:
         work = _work(options, truth, folder, progress)
         progress(f"loading {base.model}", 0, None)
@@ -175,7 +183,7 @@ def _sweep(options: EvaluateOptions, library: Library, truth: list[TruthMoment],
                 found = sweep_tape(work.judge(base, progress), tape, encoder, base.ingest.digest)
     if options.plot is not None:
         plot_sweep(found, options.plot)
-    value = {"store": str(library.path), "queries": len(truth), **found.to_dict()}
+    value = {"store": str(path), "queries": len(truth), **found.to_dict()}
     value["notes"] = [*notes, *value["notes"]]
 
     def show() -> None:
