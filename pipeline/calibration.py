@@ -2,12 +2,12 @@
 particular answer in this library.
 
 A raw cosine says little by itself: one sentence is near to every picture, another to none, and models differ. So a
-query's score is first measured against that query's own scores over a sample of the library ("how far does this vector
-stand out?", :func:`standing`), then compared with how far the best vector stands out for each query of a background:
+query's score is first measured from what is usual for that query in this library ("how far does this vector stand
+out?", :func:`standing`), then compared with how far the best vector stands out for each query of a background:
 
 - words: a fixed bank of plain sentences on wide topics (:mod:`pipeline.background_queries`);
-- pictures, and moments that are asked for by their like: vectors of the library itself, looked up in the videos that
-  they are not from.
+- pictures, and moments that are asked for by their like: vectors of the library itself, about as many of each video,
+  looked up in the videos that they are not from.
 
 The share of the background that is answered less well is the percentile. It follows the library as it grows, and lies
 beside it in ``calibration/``, from where it can be deleted at any time.
@@ -47,16 +47,16 @@ _log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float32]
 Encode = Callable[[Sequence[str]], Floats]
 
-LEAST_VECTORS = 32
+LEAST_VECTORS = 10
 """In a smaller library nothing can be said of what is usual: there are no percentiles."""
 
 _VERSION = 1
 _STALE_SHARE = 0.1  # of the vectors, that may come and go before the background is asked again
 _CANDIDATES = 8  # the index may keep vectors coarsely: so many are scored again from the catalog
-_PICTURES = 256
-_GROUPS = 8
+_PICTURES = 128
+_GROUPS = 8  # of videos, each looked up in all the others
+_ROUNDING = 1e-4  # two float16 forms of one vector differ by less, in the cosine with another
 _SAME = 0.995  # cosine of one sentence with itself, encoded in two precisions
-_LEAST_SPREAD = 1e-3  # two float16 forms of one vector differ by as much
 
 
 class _Index(Protocol):
@@ -69,15 +69,13 @@ class _Index(Protocol):
 
 
 def standing(scores: npt.ArrayLike, usual: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """How far ``scores`` of a query stand out from what is ``usual [S]`` for it: its scores over a sample.
+    """How far ``scores`` of a query stand above what is ``usual [S]`` for it: the median over a sample of the library.
 
-    The distance to the median, in units of the distance from the median down to the lowest sixth (one standard
-    deviation where scores are normally spread). The upper half takes no part in the unit: what the query rightly finds
-    lies there. Rises with the score.
+    Only the level is taken out, not the spread: a question to which the library differs much in its answers (wide) is
+    one that the model understands, and dividing by the width was measured to lose just that (docs/evaluation.md).
     """
-    low, middle = np.quantile(usual.astype(np.float64), (0.1587, 0.5))
-    above: npt.NDArray[np.float64] = np.asarray(scores, dtype=np.float64) - middle
-    return above / max(float(middle - low), _LEAST_SPREAD)
+    above: npt.NDArray[np.float64] = np.asarray(scores, dtype=np.float64) - np.median(usual.astype(np.float64))
+    return above
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,8 @@ class Calibration:
             raise ValueError("best must be in rising order")
 
     def percentile(self, stand: float) -> float:
-        """The share of the background, 0 to 100, whose best answer stands out less than ``stand``."""
-        return 100.0 * float(np.searchsorted(self.best, stand, side="left")) / len(self.best)
+        """The share of the background, 0 to 100, whose best answer stands out less than ``stand``; a tie is none."""
+        return 100.0 * float(np.searchsorted(self.best, stand - _ROUNDING, side="left")) / len(self.best)
 
     def rate(self, moments: Sequence[Moment], query: npt.NDArray[Any], sample: npt.NDArray[Any]) -> list[Moment]:
         """The moments with percentiles, for the ``query [D]`` that found them and ``sample [S, D]`` of the library."""
@@ -153,7 +151,7 @@ class Calibrator:
             if self._words is None and (kept := self._read("words")) is not None:
                 self._words, bank = kept
                 # The texts may be put to the model in other words than when the file was made.
-                if self._words is not None and len(bank) and (encode(background_queries()[:1])[0] @ bank[0]) > _SAME:
+                if encode(background_queries()[:1])[0] @ bank[0] > _SAME:
                     self._bank = bank
                 else:
                     self._words = None
@@ -191,20 +189,23 @@ class Calibrator:
 
     def _measured(self, index: _Index, queries: Floats, best: Floats) -> Calibration | None:
         usual = queries @ unit_rows(self._catalog.sample_vectors(self._sample_size)).T
-        stands = [float(standing(top, row)) for top, row in zip(best, usual, strict=True) if np.isfinite(top)]
-        return Calibration(np.sort(np.array(stands)), index.seq, len(index)) if stands else None
+        found = np.isfinite(best)
+        stands = best[found].astype(np.float64) - np.median(usual[found].astype(np.float64), axis=1)
+        return Calibration(np.sort(stands), index.seq, len(index)) if found.any() else None
 
     def _look_elsewhere(self, index: _Index) -> Calibration | None:
-        rows = self._catalog.sample_rows(_PICTURES)
-        videos = sorted(set(rows.video))
+        rows = self._catalog.sample_rows(self._sample_size)
+        chosen = evenly(rows.video, _PICTURES)
+        owner = [rows.video[i] for i in chosen]
+        videos = sorted(set(owner))
         if len(videos) < 2:
             return None
-        queries = unit_rows(rows.embedding)
-        best = np.full(len(rows), -np.inf, dtype=np.float32)
+        queries = unit_rows(rows.embedding[chosen])
+        best = np.full(len(queries), -np.inf, dtype=np.float32)
         everything = self._catalog.ids_matching(Filter())
         for turn in range(min(_GROUPS, len(videos))):
             group = set(videos[turn::_GROUPS])
-            asked = np.array([video in group for video in rows.video])
+            asked = np.array([video in group for video in owner])
             elsewhere = np.setdiff1d(everything, self._catalog.ids_of_videos(group))
             best[asked] = self._best(index, queries[asked], elsewhere)
         return self._measured(index, queries, best)
@@ -223,7 +224,10 @@ class Calibrator:
                 seq, vectors = int(facts.pop("seq")), int(facts.pop("vectors"))
                 if facts != self._facts(name):
                     return None
-                return Calibration(arrays["best"], seq, vectors), arrays["queries"].astype(np.float32)
+                kept, queries = Calibration(arrays["best"], seq, vectors), arrays["queries"].astype(np.float32)
+            if name == "words" and (len(queries) != len(background_queries()) or not np.isfinite(queries).all()):
+                raise ValueError(f"queries are of shape {list(queries.shape)} or not finite")
+            return kept, queries
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -241,3 +245,17 @@ class Calibrator:
             write_file_atomically(self._folder / f"{name}.npz", buffer.getvalue())
         except (OSError, DiskFull) as error:
             _log.warning("the calibration could not be kept and will be made again: %s", error)
+
+
+def evenly(owners: Sequence[str], limit: int) -> list[int]:
+    """At most ``limit`` positions, about as many for each owner, spread evenly over what each owns."""
+    places: dict[str, list[int]] = {}
+    for i, owner in enumerate(owners):
+        places.setdefault(owner, []).append(i)
+    groups = list(places.values())
+    if len(groups) > limit:
+        groups = [groups[i * len(groups) // limit] for i in range(limit)]
+    each, most = 1, max((len(group) for group in groups), default=0)
+    while each < most and sum(min(len(group), each + 1) for group in groups) <= limit:
+        each += 1
+    return [group[i * len(group) // n] for group in groups for n in [min(len(group), each)] for i in range(n)]

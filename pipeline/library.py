@@ -24,6 +24,7 @@ from pipeline.errors import ModelMismatch, NotALibrary, QueryError
 from pipeline.index import IndexOptions, VectorIndex
 from pipeline.ingest import IngestOptions, ItemResult
 from pipeline.media import Span
+from pipeline.pictures import read_picture
 from pipeline.search import Filter, Moment, SearchOptions, search
 from pipeline.store import Manifest, Store
 
@@ -211,7 +212,8 @@ class Library:
             confident: only moments of the percentile ``search.confident_percentile`` or above; often none.
 
         Raises:
-            QueryError: none or several of the four; a picture that cannot be read; a time outside the video.
+            QueryError: none or several of the four; a picture that cannot be read; a time outside the video;
+                ``confident`` with a bare vector.
             UnknownVideo: no such video.
             EncoderError: the model cannot be loaded or takes no such query.
             FaissMissing: FAISS is not installed.
@@ -222,6 +224,8 @@ class Library:
             raise QueryError(f"give one of {', '.join(asked)}; got {', '.join(given) or 'none'}")
         if limit < 1:
             raise QueryError(f"limit {limit}: must be at least 1")
+        if confident and vector is not None:
+            raise QueryError("confident: a bare vector has no percentile; ask by text, image or like")
         where = Filter(
             video_id=self._catalog.video(video).id if video is not None else None,
             tag=tag,
@@ -244,7 +248,7 @@ class Library:
                 raise QueryError(f"vector must be [{self.manifest.dimension}], got {list(wanted.shape)}")
         else:
             assert image is not None
-            picture = _read_image(image) if isinstance(image, (str, Path)) else image
+            picture = read_picture(image) if isinstance(image, (str, Path)) else image
             wanted = np.asarray(self.encoder.encode_image(picture), dtype=np.float32)
         assert index is not None
         moments = search(
@@ -417,18 +421,3 @@ class Library:
 
     def __repr__(self) -> str:
         return f"Library({str(self.path)!r}, model={self.model!r})"
-
-
-def _read_image(path: Path | str) -> Image.Image:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except FileNotFoundError:
-        raise QueryError(f"{path}: no such picture") from None
-    except UnidentifiedImageError:
-        raise QueryError(f"{path}: not a picture in a format that can be read") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise QueryError(f"{path}: the picture cannot be read ({error})") from error
