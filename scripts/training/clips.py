@@ -29,7 +29,9 @@ from scripts.training.props import PROPS_BY_NAME
 from scripts.training.scene_plots import MOVERS, SCENE_PLOTS
 from scripts.training.things import FORMS, a
 
-__all__ = ["KINDS", "Clips", "made_clips", "test_clips"]
+__all__ = ["DRAWING", "KINDS", "Clips", "made_clips", "test_clips"]
+
+DRAWING = 1  # raised when what is drawn or said changes, so that clips kept from before are not taken for these
 
 Seconds = npt.NDArray[np.float64]
 

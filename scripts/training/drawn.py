@@ -266,7 +266,7 @@ def _inhabited(image: Picture, generator: np.random.Generator) -> str:
         return pick(
             (f"{who} {where}", f"{who} {where}", f"there is {who} {where}", f"a drawing of {who} {where}"), generator
         )
-    if one.thing.name in ("sun", "moon", "crescent moon", "clock"):
+    if one.thing.name in ("moon", "crescent moon", "clock", "lighthouse"):
         one.draw(image)
         return f"{a(one.words)} {where}"
     if chance < 0.85:  # two of a kind

@@ -236,6 +236,7 @@ def _mill(phase: float) -> Parts:
 
 
 _LIGHTHOUSE = fixed(
+    part((74, 68, 74), poly((-0.9, 1.05), (-0.55, 0.86), (0.5, 0.84), (0.95, 1.05))),
     *(
         part(
             RED if k % 2 == 0 else WHITE,

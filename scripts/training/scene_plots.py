@@ -6,18 +6,17 @@ Shapes: frames ``[T, S, S, 3]`` uint8, shares ``[T]``, as in plots.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from scripts.training.brush import RGB, Picture, between, fill, mix, pick, stroke
+from scripts.training.brush import RGB, Picture, between, mix, pick, stroke
 from scripts.training.events import Event, make_event
-from scripts.training.parts import SUN, poly
 from scripts.training.plots import Shares, Told, facing, joined, progress, shows_its_way, turn_frame, wordings
 from scripts.training.scenery import Role, Scene
 from scripts.training.scenes import SCENES, enter_scene, scene
-from scripts.training.shapes import disc
 from scripts.training.things import Actor, a
+from scripts.training.weather import weather
 
 __all__ = ["MOVERS", "SCENE_PLOTS", "ScenePlot"]
 
@@ -110,132 +109,6 @@ def _traffic(frames: Picture, shares: Shares, generator: np.random.Generator) ->
     return Told(said, joined(_ORDER[numbers[0]].format(one=names[1], two=names[0], place=where)))
 
 
-# -- light and weather -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Change:
-    """A change of a whole place: what it looks like when it is over, the sentences forwards and backwards."""
-
-    forwards: tuple[str, ...]
-    backwards: tuple[str, ...]
-    places: tuple[str, ...]
-    sudden: bool = False
-
-
-_CHANGES: dict[str, _Change] = {
-    "light": _Change(
-        (
-            "the light goes out in {p}",
-            "it suddenly gets dark in {p}",
-            "the lamp goes out in {p}",
-            "{p} gets dark",
-        ),
-        (
-            "the light goes on in {p}",
-            "it suddenly gets bright in {p}",
-            "the lamp goes on in {p}",
-            "{p} gets bright",
-        ),
-        ("room",),
-        sudden=True,
-    ),
-    "dusk": _Change(
-        ("it gets dark over {p}", "night falls over {p}", "the day ends over {p}", "{p} gets darker and darker"),
-        ("it gets light over {p}", "day breaks over {p}", "the day begins over {p}", "{p} gets brighter and brighter"),
-        ("sea", "beach", "street", "field", "snow", "mountains", "desert"),
-    ),
-    "rain": _Change(
-        (
-            "it starts to rain over {p}",
-            "rain begins to fall on {p}",
-            "it begins to rain on {p}",
-            "the rain begins",
-        ),
-        ("it stops raining over {p}", "rain stops falling on {p}", "it no longer rains on {p}", "the rain ends"),
-        ("sea", "beach", "street", "field", "forest", "mountains"),
-        sudden=True,
-    ),
-    "snow": _Change(
-        (
-            "it starts to snow over {p}",
-            "snow begins to fall on {p}",
-            "flakes begin to fall on {p}",
-            "the snow begins",
-        ),
-        ("it stops snowing over {p}", "snow stops falling on {p}", "flakes stop falling on {p}", "the snow ends"),
-        ("street", "field", "forest", "mountains", "snow"),
-        sudden=True,
-    ),
-    "sun": _Change(
-        (
-            "the {s} rises over {p}",
-            "the {s} goes up over {p}",
-            "the {s} comes up behind {p}",
-            "{s}rise over {p}",
-        ),
-        ("the {s} sets over {p}", "the {s} goes down over {p}", "the {s} sinks behind {p}", "{s}set over {p}"),
-        ("sea", "beach"),
-    ),
-}
-
-
-def _tinted(picture: Picture, rgb: RGB) -> Picture:
-    """The picture multiplied by a colour; white changes nothing."""
-    out: Picture = (picture.astype(np.uint16) * np.asarray(rgb, np.uint16) // 255).astype(np.uint8)
-    return out
-
-
-def _fall(image: Picture, spots: np.ndarray, share: float, snow: bool) -> None:
-    """Drops or flakes ``[n, 2]`` in the air, further down the later."""
-    for x, y in (spots + np.array([0.1 * share, share * (2.0 if snow else 7.0)])) % 1.0:
-        if snow:
-            fill(image, [disc(0.011, 0.011, float(x), float(y), corners=8)], (250, 250, 252))
-        else:
-            stroke(image, poly((x, y), (x - 0.015, y + 0.07)), (190, 204, 224), 0.005)
-
-
-def _weather(frames: Picture, shares: Shares, generator: np.random.Generator) -> Told:
-    """The light or the weather of a place changes."""
-    name = pick(tuple(_CHANGES), generator)
-    change = _CHANGES[name]
-    place = _new(frames, generator, change.places)
-    while name == "dusk" and place.time == "night":
-        place = _new(frames, generator, change.places)
-    comes = generator.random() < 0.5
-    far = progress(shares, 0, len(shares) - 1, generator)
-    far = far if comes else 1 - far
-    if change.sudden:
-        far = np.asarray(far >= 0.5, dtype=np.float64)
-    spots = generator.random((26, 2))
-    body, rgb = (
-        ("moon", (240, 232, 200)) if place.time == "night" else ("sun", SUN if place.time == "day" else (255, 236, 190))
-    )
-    x, wide = between(0.2, 0.8, generator), between(0.07, 0.12, generator)
-    high = max(wide + 0.02, place.horizon - between(0.2, 0.3, generator))
-    inside = [role for role in place.roles if role.words[0].startswith(("on", "in"))]
-    actor = enter_scene(pick(inside, generator), generator) if inside and generator.random() < 0.4 else None
-    dark: RGB = pick(((44, 52, 76), (30, 34, 50), (60, 60, 84)), generator)
-    for t, share in enumerate(far):
-        frames[t] = place.picture
-        if name == "sun":
-            y = place.horizon + wide + (high - place.horizon - wide) * float(share)
-            sky = frames[t].copy()
-            fill(sky, [disc(wide, wide, x, y)], rgb)
-            rows = round(place.horizon * len(sky))
-            frames[t][:rows] = sky[:rows]
-        if actor is not None:
-            actor.draw(frames[t], x)
-        if name in ("light", "dusk"):
-            frames[t] = _tinted(frames[t], mix((255, 255, 255), dark, float(share)))
-        elif name in ("rain", "snow") and share:
-            frames[t] = _tinted(frames[t], (200, 204, 214))
-            _fall(frames[t], spots, float(shares[t]), name == "snow")
-    numbers, words = wordings(4, generator), {"p": place.the, "s": body}
-    true, false = (change.forwards, change.backwards) if comes else (change.backwards, change.forwards)
-    return Told([true[i].format(**words) for i in numbers], false[numbers[0]].format(**words))
-
-
 # -- what goes on ----------------------------------------------------------------------------------------------------
 
 _BUSY: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
@@ -279,6 +152,12 @@ def _busy(frames: Picture, shares: Shares, generator: np.random.Generator) -> To
 
 
 _GOING = {
+    "balls": (
+        "balls bounce {p}",
+        "several balls bounce {p}",
+        "balls jump up and down {p}",
+        "some balls keep bouncing {p}",
+    ),
     "ball": ("{s} bounces {p}", "{s} jumps up and down {p}", "{s} bounces up and down {p}", "{s} keeps bouncing {p}"),
     "windmill": (
         "a windmill turns {p}",
@@ -289,7 +168,13 @@ _GOING = {
     "clock": ("the hands of {s} turn {p}", "the hands of {s} race {p}", "{s} {p}, its hands turn", "{s} {p} runs fast"),
     "boat": ("{s} rocks {p}", "{s} lies {p} and rocks", "{s} sways {p}", "{s} goes up and down {p}"),
 }
-_GOING_ON = {"ball": ("room", "beach", "wall"), "windmill": ("field",), "clock": ("wall",), "boat": ("sea",)}
+_GOING_ON = {
+    "balls": ("room", "beach"),
+    "ball": ("room", "beach", "wall"),
+    "windmill": ("field",),
+    "clock": ("wall",),
+    "boat": ("sea",),
+}
 
 
 def _goes_on(frames: Picture, shares: Shares, generator: np.random.Generator) -> Told:
@@ -300,14 +185,20 @@ def _goes_on(frames: Picture, shares: Shares, generator: np.random.Generator) ->
     role = None
     while role is None:
         place = _new(frames, generator, _GOING_ON[name])
-        role = next((each for each in place.roles if name in each.things), None)
-    actor = enter_scene(replace(role, things=(name,)), generator)
+        role = next((each for each in place.roles if name.removesuffix("s") in each.things), None)
+    role = replace(role, things=(name.removesuffix("s"),))
+    actor = enter_scene(role, generator)
+    several = [enter_scene(role, generator) for _ in range(3)]
     x, beats = between(0.3, 0.7, generator), between(1.6, 2.6, generator)
     for t, share in enumerate(shares):
         frames[t] = place.picture
         wave = float(np.sin(2 * np.pi * beats * share))
         if name == "ball":
             actor.draw(frames[t], x, actor.y - 0.3 * abs(wave))
+        elif name == "balls":
+            for number, ball in enumerate(several):
+                wave = float(np.sin(2 * np.pi * beats * (float(share) + 0.29 * number)))
+                ball.draw(frames[t], 0.2 + 0.3 * number + 0.08 * float(share), ball.y - 0.3 * abs(wave), scale=0.8)
         elif name == "boat":
             replace(actor, angle=0.2 * wave).draw(frames[t], x, actor.y + 0.02 * wave)
         else:
@@ -343,7 +234,7 @@ def _fireworks(frames: Picture, shares: Shares, generator: np.random.Generator) 
 SCENE_PLOTS: dict[str, ScenePlot] = {
     "scene": _come_and_go,
     "traffic": _traffic,
-    "weather": _weather,
+    "weather": weather,
     "busy": _busy,
     "goes on": _goes_on,
 }

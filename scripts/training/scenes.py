@@ -20,6 +20,7 @@ from scripts.training.things import Actor, cast
 __all__ = ["SCENES", "enter_scene", "scene"]
 
 _FLYERS = ("bird", "plane", "hot air balloon", "balloon", "kite")
+_COAST = ("by the sea", "on a rock in the sea", "at the sea")
 _WALKERS = ("man", "woman", "dog", "cat")
 
 
@@ -44,6 +45,7 @@ def _sea(image: Picture, generator: np.random.Generator) -> Scene:
     roles = (
         Role(("boat", "boat", "ship"), (horizon + 0.1, horizon + 0.3), (0.12, 0.24), on, fading(blues, time)),
         Role(_FLYERS[:4], (0.14, horizon - 0.12), (0.08, 0.14), over, SKY_HUES[time]),
+        Role(("lighthouse",), (horizon + 0.05, horizon + 0.12), (0.2, 0.27), titled(time, *_COAST), SKY_HUES[time]),
     )
     titles = titled(time, "the sea", "a view of the sea", "waves on the sea", "the open sea under the sky")
     return Scene("sea", "the sea", image, titles, roles, horizon, time)

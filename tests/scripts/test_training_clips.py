@@ -111,7 +111,7 @@ def weather(pattern: str, seed: int) -> list[tuple[Array, str, str]]:
 
 
 def test_it_gets_dark_as_told() -> None:
-    for frames, text, foil in weather(r"dark|bright|light|lamp|night|day", 1):
+    for frames, text, foil in weather(r"room|dark over|darker|bright|light over|night|day", 1):
         darker = frames[-1].mean() < frames[0].mean()
         assert darker == bool(re.search(r"dark|goes out|falls|ends", text)), text
         assert darker != bool(re.search(r"dark|goes out|falls|ends", foil)), foil
@@ -122,6 +122,13 @@ def test_it_rains_as_told() -> None:
         motion = np.abs(np.diff(frames.astype(int), axis=0)).max(-1).astype(bool).sum((1, 2))
         assert (motion[-1] > motion[0]) == bool(re.search(r"start|begin", text)), text
         assert (motion[-1] > motion[0]) != bool(re.search(r"start|begin", foil)), foil
+
+
+def test_the_lighthouse_shines_as_told() -> None:
+    for frames, text, foil in weather(r"lighthouse", 5):
+        brighter = frames[-1].mean() > frames[0].mean()
+        assert brighter == bool(re.search(r"lit|goes on|begins", text)), text
+        assert brighter != bool(re.search(r"lit|goes on|begins", foil)), foil
 
 
 BODIES = ((252, 214, 60), (255, 236, 190), (240, 232, 200))  # of the sun by day and in the evening, of the moon
@@ -199,8 +206,8 @@ def test_the_set_for_measuring_is_fixed() -> None:
     assert sum(foil is not None for foil in clips.foils) > 180
     check_wording([text for said in clips.sentences for text in said] + [foil for foil in clips.foils if foil])
     told = "\n".join(str([said, foil]) for said, foil in zip(clips.sentences, clips.foils, strict=True))
-    # What was measured on another set is not comparable: measure anew when this changes.
-    assert hashlib.sha256(told.encode()).hexdigest()[:16] == "823faca206869cfa"
+    # What was measured on another set is not comparable: raise DRAWING and measure anew when this changes.
+    assert hashlib.sha256(told.encode()).hexdigest()[:16] == "51cd7bc99584a5a9"
 
 
 @pytest.mark.parametrize(
