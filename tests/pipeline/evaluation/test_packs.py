@@ -182,7 +182,11 @@ def test_a_line_that_is_no_object(npz: Path, line: bytes) -> None:
         ImageTextPack.open(npz)
 
 
-@pytest.mark.parametrize("broken", [b"no jpeg", png(plain("red")), jpeg(plain("red"))[:200], jpeg(plain("red"))[:-40]])
+@pytest.mark.parametrize(
+    "broken",
+    [b"no jpeg", png(plain("red")), jpeg(plain("red"))[:200], jpeg(plain("red"))[:-40]],
+    ids=["text", "PNG", "header alone", "cut off"],
+)
 def test_a_broken_picture_is_named(tmp_path: Path, broken: bytes) -> None:
     rows = [{"i": i, "w": 32, "h": 24, "key": f"key {i}", "split": "test", "captions": ["a wall"]} for i in range(2)]
     pack = ImageTextPack.open(write_files(tmp_path, "broken", [jpeg(plain("red")), broken], rows))
