@@ -4,14 +4,14 @@
     words   pictures and sentences in one space; the decoder writes what a picture shows
     video   the decoder reads merged tokens of many frames with their times, of clips made on the fly
 
-The folder of packs holds flickr8k, tinyimagenet and caltech101 (.npz with .jsonl.gz; docs/tiny-model.md has their format).
-In the output folder come a checkpoint for each stage, curves.jsonl, and at the end tiny.safetensors. The same command goes
-on where a killed run stopped; steps see what they would have seen.
+The folder of packs holds flickr8k, tinyimagenet and caltech101 (.npz with .jsonl.gz, as docs/tiny-model.md describes).
+In the output folder come a checkpoint for each stage, curves.jsonl, and at the end tiny.safetensors. The same command
+goes on where a killed run stopped; steps see what they would have seen.
 
 Examples:
 
     python scripts/train_tiny.py --packs packs --out run
-    python scripts/train_tiny.py --packs packs --out run --stages video      # this stage alone; those before it must be done
+    python scripts/train_tiny.py --packs packs --out run --stages video      # this one alone, after the others
     python scripts/train_tiny.py --packs packs --out trial --recipe toy      # a minute, to see that everything works
 """
 
@@ -65,8 +65,8 @@ def recipes() -> dict[str, Recipe]:
 
     full = Recipe(
         sight=Plan(6000, 0.15, "sgd", 2e-4, 0.08, 0.999, clip_norm=5.0, save_steps=200, check_steps=1000),
-        words=Plan(2400, 1e-3, "adamw", 0.1, 0.05, 0.9985, save_steps=100, check_steps=200),
-        video=Plan(2000, 5e-4, "adamw", 0.05, 0.05, 0.998, save_steps=100, check_steps=250),
+        words=Plan(1800, 1e-3, "adamw", 0.1, 0.05, 0.9985, save_steps=100, check_steps=200),
+        video=Plan(1200, 5e-4, "adamw", 0.05, 0.05, 0.998, save_steps=100, check_steps=250),
         sight_options=SightOptions(),
         words_options=WordsOptions(),
         video_options=VideoOptions(),

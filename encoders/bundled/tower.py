@@ -119,7 +119,8 @@ class TinyTower(nn.Module):
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt {output_fmt!r} is not NCHW")
         features = self.forward_features(x)
-        grid = self.tokens(features).transpose(1, 2).unflatten(2, features.shape[2:])
+        tokens = self.tokens(features).transpose(1, 2)
+        grid = tokens.reshape(len(tokens), _WIDTH, *features.shape[2:])
         return [grid] if intermediates_only else (features, [grid])
 
 

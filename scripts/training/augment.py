@@ -44,7 +44,8 @@ def augmented(
 ) -> Tensor:
     """uint8 ``[B, S, S, 3]`` -> normalised ``[B, 3, s, s]``.
 
-    Drawn for each: a crop of some area and aspect, flip, light, contrast, colour, loss of all colour, softness. ``flip`` says which pictures may be mirrored (all where None): not those whose words name left or right.
+    Drawn for each: a crop of some area and aspect, flip, light, contrast, colour, loss of all colour, softness.
+    ``flip`` says which pictures may be mirrored (all where None): not those whose words name left or right.
     """
     count = len(pictures)
 

@@ -68,7 +68,7 @@ def clip_bank(
     seed: int,
     tell: Callable[[str], None],
 ) -> ClipBank:
-    """Clips of photographs and drawn things (of these alone where None), seen by ``tower``; read where ``path`` has them."""
+    """Clips of photographs and drawn things (of these alone where None) that ``tower`` saw; kept at ``path``."""
     facts = {"count": count, "frames": frames, "size": size, "seed": seed, "tower": _mark(tower)}
     if (kept := _kept(path, facts)) is not None:
         return ClipBank(**kept)

@@ -72,7 +72,7 @@ class Stage(Protocol):
 
 
 def train(stage: Stage, plan: Plan, folder: Path, seed: int, tell: Callable[[str], None] = print) -> nn.Module:
-    """Train a stage up to its last step, from its checkpoint in ``folder`` if any; return the network of averaged weights.
+    """Train a stage up to its last step, from its checkpoint in ``folder`` if any; return the averaged network.
 
     Raises:
         TrainingError: for a checkpoint of another plan, or a loss that is not finite.

@@ -27,7 +27,7 @@ __all__ = ["VideoOptions", "VideoStage", "clip_tokens", "order_read", "set_budge
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """Clips and photographs in a batch, to how many tokens clips are merged (drawn for each batch), weights of losses."""
+    """Clips and photographs in a batch, numbers of tokens to merge clips to (one for each batch), weights of losses."""
 
     clips: int = 56
     stills: int = 72

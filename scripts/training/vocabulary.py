@@ -64,7 +64,7 @@ def learn_merges(sentences: Iterable[str], vocabulary: int) -> list[Pair]:
 
 
 def write_merges(merges: list[Pair], path: Path) -> None:
-    """Write merges as SimpleTokenizer reads them: a line that it skips, then one merge a line, no line end at the end."""
+    """Write merges as SimpleTokenizer reads them: a line that it skips, then one a line, and no line end at the end."""
     text = "\n".join(["#version: longreel tiny", *(" ".join(pair) for pair in merges)])
     partial = path.with_suffix(".partial")
     partial.write_bytes(gzip.compress(text.encode(), mtime=0))
