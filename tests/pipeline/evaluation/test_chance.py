@@ -63,7 +63,12 @@ def test_by_hand() -> None:
     assert overlap_chance(place, [10.0], 0.21) == 0.0
     assert overlap_chance(place, [], 0.3) == 0.0
     assert peak_chance(place) == pytest.approx(0.2)
-    twice = Place((Span(2, 5), Span(4, 6), Span(4, 5)), 10.0)  # spans may overlap: 4 s in all
+    # Right spans may overlap: starts up to 5 - 30/13 reach the first, up to 6 - 30/13 the second, and count once.
+    both = Place((Span(1, 6), Span(0, 5)), 10.0)
+    assert overlap_chance(both, [5.0], 0.3) == pytest.approx((6 - 30 / 13) / 5)
+    apart = Place((Span(0, 2), Span(6, 8)), 10.0)
+    assert overlap_chance(apart, [2.0], 1 / 3) == pytest.approx((1 + 2) / 8)
+    twice = Place((Span(2, 5), Span(4, 6), Span(4, 5)), 10.0)  # 4 s in all
     assert peak_chance(twice) == pytest.approx(0.4)
     assert peak_chance(Place((Span(0, 12),), 10.0)) == 1.0
 
