@@ -1,0 +1,154 @@
+"""Measure what percentiles are worth on a library whose moments are known.
+
+Each query of the truth is asked twice: of the whole library (its answer is there), and of the library without its video
+(no answer is there; videos that show the same must not be in the library). How often is the best answer confident, and
+how well do three readings of the same scores tell the two apart: the raw cosine, the cosine above the query's usual
+level (which is what Longreel's percentiles are made of), and the same divided by the spread of the query's scores.
+
+Example:
+
+    python scripts/measure_calibration.py --store longreel-store --truth moments.jsonl --out calibration.json
+
+Shapes: V vectors of the library, Q queries, B queries of the background, D width. Printed is a table in Markdown; the
+file holds the same figures, with what was measured of which library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipeline.background_queries import background_queries, bank_version
+from pipeline.evaluation.library import match_videos
+from pipeline.evaluation.moments import TruthMoment, read_truth
+from pipeline.index_kinds import unit_rows
+from pipeline.library import Library
+
+Floats = npt.NDArray[np.floating[Any]]
+
+LEVELS = (50, 80, 90, 95, 99)
+READINGS: dict[str, Callable[[Floats], Floats]] = {
+    "raw cosine": lambda scores: scores.max(axis=1),
+    "above the usual": lambda scores: scores.max(axis=1) - np.median(scores, axis=1),
+    "above the usual, by the spread": lambda scores: (
+        (scores.max(axis=1) - scores.mean(axis=1)) / np.maximum(scores.std(axis=1), 1e-6)
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", required=True, type=Path, metavar="DIR", help="folder of the library")
+    parser.add_argument("--truth", required=True, type=Path, metavar="FILE", help="right moments, JSONL")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
+    options = parser.parse_args(arguments)
+    with Library.open(options.store, create=False) as library:
+        figures = measure(library, read_truth(options.truth))
+    if options.out is not None:
+        options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(table(figures))
+    return 0
+
+
+def measure(library: Library, truth: Sequence[TruthMoment]) -> dict[str, Any]:
+    """All figures; percentiles in percent, ``separation`` as the area under the ROC curve."""
+    records = match_videos(library, truth)
+    vectors = library.catalog.vectors_since(0, library.catalog.count_vectors())
+    rows, owner = unit_rows(vectors.embedding), np.array(vectors.video)
+    queries = np.asarray(library.encoder.encode_query([moment.query for moment in truth]), dtype=np.float32)
+    bank = np.asarray(library.encoder.encode_query(background_queries()), dtype=np.float32)
+    asked, background = queries @ rows.T, bank @ rows.T  # [Q, V], [B, V]
+    best = asked.argmax(axis=1)
+    right = np.array(
+        [
+            records[moment.video].id == owner[i]
+            and any(span.contains((vectors.start_seconds[i] + vectors.end_seconds[i]) / 2) for span in moment.spans)
+            for moment, i in zip(truth, best, strict=True)
+        ]
+    )
+    found: dict[str, Any] = {}
+    for name, reading in READINGS.items():
+        present = percentiles(reading(asked), reading(background))
+        absent = np.empty(len(truth))
+        for video in {record.id for record in records.values()}:
+            mine = np.array([records[moment.video].id == video for moment in truth])
+            absent[mine] = percentiles(reading(asked[mine][:, owner != video]), reading(background[:, owner != video]))
+        found[name] = {
+            "separation_present_absent": separation(present, absent),
+            "separation_right_absent": separation(present[right], absent),
+            "separation_right_wrong": separation(present[right], present[~right]),
+            "confident": {
+                str(level): {
+                    "right": share(present[right] >= level),
+                    "present": share(present >= level),
+                    "absent": share(absent >= level),
+                    "right_of_confident": share(right[present >= level]),
+                }
+                for level in LEVELS
+            },
+        }
+    return {
+        "model": library.model,
+        "fingerprint": library.manifest.fingerprint,
+        "bank": bank_version(),
+        "background_queries": len(bank),
+        "videos": len(set(owner)),
+        "vectors": len(rows),
+        "queries": len(truth),
+        "right": share(right),
+        "readings": found,
+    }
+
+
+def percentiles(values: Floats, background: Floats) -> npt.NDArray[np.float64]:
+    """Of each value, the share of ``background [B]`` below it, 0 to 100."""
+    return 100.0 * np.searchsorted(np.sort(background), values, side="left") / len(background)
+
+
+def separation(high: Floats, low: Floats) -> float | None:
+    """The chance that one of ``high`` is above one of ``low``, ties counted half; ``None`` where one is empty."""
+    if not len(high) or not len(low):
+        return None
+    return float(np.mean((high[:, None] > low[None]) + 0.5 * (high[:, None] == low[None])))
+
+
+def share(true: npt.NDArray[np.bool_]) -> float | None:
+    """In percent; ``None`` of nothing."""
+    return 100.0 * float(true.mean()) if len(true) else None
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures in Markdown."""
+
+    def cell(value: float | None, digits: int = 0) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    ours = figures["readings"]["above the usual"]["confident"]
+    lines = [
+        f"{figures['model']}: {figures['queries']} queries, {figures['videos']} videos, {figures['vectors']} vectors; "
+        f"the best answer is right for {cell(figures['right'])} %.",
+        "",
+        "| confident from | right answers | all, answer there | answer not there | right, of the confident |",
+        "|---|---|---|---|---|",
+    ]
+    for level, row in ours.items():
+        shares = (row["right"], row["present"], row["absent"], row["right_of_confident"])
+        lines.append(f"| {level} | {' | '.join(f'{cell(one)} %' if one is not None else '-' for one in shares)} |")
+    lines += ["", "| reading of the score | there or not | right or not there | right or wrong |", "|---|---|---|---|"]
+    for name, row in figures["readings"].items():
+        kinds = ("present_absent", "right_absent", "right_wrong")
+        lines.append(f"| {name} | {' | '.join(cell(row[f'separation_{kind}'], 2) for kind in kinds)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""What percentiles are worth, measured on a library whose answers are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from measure_calibration import main, percentiles, separation, share
+
+from tests.pipeline.hashed import directions, put, random_library, random_rows
+
+
+def test_shares() -> None:
+    np.testing.assert_array_equal(percentiles(np.array([0.0, 2.5, 9.0]), np.array([3.0, 1.0, 2.0, 4.0])), [0, 50, 100])
+    assert separation(np.array([3.0, 2.0]), np.array([1.0, 2.0])) == 0.875
+    assert separation(np.array([]), np.array([1.0])) is None
+    assert share(np.array([True, False])) == 50
+    assert share(np.array([], dtype=bool)) is None
+
+
+def test_answers_that_are_there_are_told_from_those_that_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f"thing {i}" for i in range(8)]
+    with random_library(tmp_path / "store") as library, library.writing("test") as catalog:
+        for i, text in enumerate(texts):
+            rows = random_rows(20, seed=50 + i)
+            rows[3:4] = directions([text])
+            put(catalog, f"/v/thing{i}.mp4", rows)
+    lines = [{"video": f"thing{i}.mp4", "query": text, "start": 3.0, "end": 4.0} for i, text in enumerate(texts)]
+    truth, out = tmp_path / "moments.jsonl", tmp_path / "out.json"
+    truth.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["--store", str(tmp_path / "store"), "--truth", str(truth), "--out", str(out)]) == 0
+    figures = json.loads(out.read_text())
+    assert (figures["queries"], figures["vectors"], figures["right"]) == (8, 280, 100)
+    ours = figures["readings"]["above the usual"]
+    assert ours["separation_present_absent"] == 1  # each is there, or nothing like it
+    assert ours["confident"]["90"]["right"] == 100
+    assert ours["confident"]["90"]["absent"] <= 50
+    assert ours["separation_right_wrong"] is None
+    printed = capsys.readouterr().out
+    assert "| 90 | 100 % | 100 % |" in printed
+    assert "| above the usual | 1.00 | 1.00 | - |" in printed
