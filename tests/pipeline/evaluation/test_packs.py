@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -203,3 +204,31 @@ def test_a_picture_of_another_size_is_refused(npz: Path) -> None:
 
 def test_the_error_is_of_the_tree() -> None:
     assert issubclass(PackError, InputError)
+
+
+@pytest.fixture(scope="module")
+def packs() -> Path:
+    """The folder of shared photographs; skips the test, with the reason, where there is none."""
+    named = os.environ.get("LONGREEL_PACKS")
+    folder = Path(named) if named else Path(__file__).resolve().parents[4] / "shared" / "train"
+    if not (folder / "flickr8k.npz").is_file():
+        pytest.skip(f"no shared photographs: {folder} has no flickr8k.npz (set LONGREEL_PACKS)")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "splits", "labelled", "size"),
+    [
+        ("flickr8k", {"train": 6000, "val": 1000, "test": 1000, "train_extra": 91}, False, (96, 96, 3)),
+        ("tinyimagenet", {"train": 50_000, "val": 4000}, True, (64, 64, 3)),
+        ("caltech101", {"val": 480, "train": 3289}, True, None),
+    ],
+)
+def test_shared_packs(
+    packs: Path, name: str, splits: dict[str, int], labelled: bool, size: tuple[int, ...] | None
+) -> None:
+    pack = ImageTextPack.open(packs, name)
+    assert (pack.splits, pack.labelled) == (splits, labelled)
+    shapes = {pack.picture(i).shape for i in range(0, len(pack), 997)}
+    assert size is None or shapes == {size}
+    assert min(min(shape[:2]) for shape in shapes) >= 64
