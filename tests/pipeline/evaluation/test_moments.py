@@ -137,6 +137,7 @@ BAD_THEIRS = [
     ({**THEIRS, "qid": 8, "relevant_windows": []}, "'relevant_windows' is empty"),
     ({**THEIRS, "qid": 8, "relevant_windows": None}, "'relevant_windows' must be a list of [start, end], got None"),
     ({**THEIRS, "qid": 8, "relevant_windows": [[1, 2], [3]]}, "relevant_windows[1] must be [start, end], got [3]"),
+    ({**THEIRS, "qid": 8, "relevant_windows": [[1, 2, 3]]}, "relevant_windows[0] must be [start, end], got [1, 2, 3]"),
     ({**THEIRS, "qid": 8, "relevant_windows": [[1, "2"]]}, "relevant_windows[0][1] must be a number, got '2'"),
     ({**THEIRS, "qid": 8, "relevant_windows": [[2, 2]]}, "the right span [2.0, 2.0) is empty"),
     ({**THEIRS, "qid": 8, "relevant_windows": [[2, 160]]}, "ends after the video, which lasts 150.0 s"),
