@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 RATES = (1e-3, 2e-3, 4e-3)
 LIMIT_SECONDS = 900.0
 LIMIT_BYTES = 10 * 10**9
-_CONTEXT = 32
+ROUNDS, QUICK_ROUNDS = 15, 3  # of the measurement of times
+_CONTEXT = 28  # text tokens; a twentieth of the sentences about photographs are longer, and are cut
 _PRELOAD = ("open_clip", "scripts.comparing.runs", "scripts.comparing.cost", "pipeline.evaluation.captions")
 
 
@@ -54,7 +55,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--ratios", nargs="+", type=_ratio, metavar="1/R", help="keep ratios (1/4 1/8 1/16)")
     parser.add_argument("--seeds", type=_positive, help="of each row (3; 1 with --quick)")
     parser.add_argument("--steps", type=_positive, help="training steps of each run (300; 20 with --quick)")
-    parser.add_argument("--batch", type=_positive, default=48, help="clips in a step (%(default)s)")
+    parser.add_argument("--batch", type=_positive, default=32, help="clips in a step (%(default)s)")
     parser.add_argument(
         "--rates", nargs="+", type=_rate, metavar="X", help=f"to search among ({' '.join(f'{r:g}' for r in RATES)})"
     )
@@ -197,7 +198,7 @@ class Comparison:
         limits |= {"limit_bytes": LIMIT_BYTES, "preload": _PRELOAD}
         names = [[method, ratio] for method, ratio, *_ in keys]
         if keys and self.results.get("times", names) is None:
-            costs = Costs(tuple(self.run_of(*key) for key in keys), 3 if self.options.quick else 15)
+            costs = Costs(tuple(self.run_of(*key) for key in keys), QUICK_ROUNDS if self.options.quick else ROUNDS)
             outcome = run_apart(times_of, costs, **limits)
             if outcome.kind == "ok":
                 self.results.add("times", names, {"rows": outcome.value})

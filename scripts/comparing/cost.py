@@ -64,7 +64,7 @@ class _Bench:
         self.model.eval()
         steps = Steps(self.model.decoder, self.model.prepared(self.visual))
         ids = torch.ones(len(self.visual), dtype=torch.long)
-        for _ in range(WORDS):
+        for _ in range(min(WORDS, self.run.plan.context)):
             ids = steps.next(ids).argmax(dim=-1)
         self.model.train()
 

@@ -30,6 +30,7 @@ __all__ = ["PARTS", "Clips", "Texts", "drawn_banks", "merge_bank", "merged_path"
 PARTS = {"learn": "clips.bank", "judge": "clips_check.bank"}
 _FIELDS = tuple(ClipBank.__dataclass_fields__)
 _AT_ONCE = 50
+_SIDE = 96  # of drawn frames in pixels; encoders scale them themselves
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def drawn_banks(
     from scripts.training.clips import made_clips
 
     with load_encoder(model, precision="fp32") as encoder:
-        size = encoder.info.image_height
+        size = _SIDE
         facts = {"model": encoder.info.fingerprint, "frames": frames, "size": size, "drawn": True}
         for (part, name), count, offset in zip(PARTS.items(), counts, (1, 2), strict=True):
             path = folder / name

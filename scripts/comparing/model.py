@@ -10,6 +10,7 @@ Shapes: B clips, n tokens, m attended to, D their width, d width of the model, Q
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +33,7 @@ class Sizes:
     queries: int = 8
 
 
+@functools.cache
 def tokenizer(context: int) -> Any:
     """The vocabulary of the bundled model, filled up or cut to ``context`` text tokens."""
     from open_clip.tokenizer import SimpleTokenizer

@@ -80,8 +80,8 @@ def _explain(plan: Plan, bank: dict[str, Any]) -> str:
         f"Methods that shrink keep as many numbers as n over the ratio keys and values are.\n\n"
         f"Retrieval: {bank['sentences']} unlike sentences and {plan.judge} clips; a sentence that is true of two clips "
         f"has two right answers, and the better placed counts. Chance of R@1 is about {100 / plan.judge:.1f}. "
-        f"Captions: greedy, against all right sentences of a clip, in percent. Order: how often the true sentence is likelier "
-        f"than one that is true of the clip backwards ({bank['foils']} clips); chance is 50. Mean ± standard "
+        f"Captions: greedy, against all right sentences of a clip, in percent. Order: how often the true sentence is "
+        f"likelier than one that is true of the clip backwards ({bank['foils']} clips); chance is 50. Mean ± standard "
         f"deviation over seeds.\n\n"
         f"Controls, which are no method: `sampled frames` is exact attention to as many tokens, of evenly spaced "
         f"frames; `mean token` to the clip's mean alone. Rates were searched for every method alike, on one seed and "
@@ -153,7 +153,8 @@ def _cost_table(report: Report, plan: Plan, rows: Sequence[Row], exact: Row | No
         header,
         table,
         f"Measured alone on the machine, all methods in turn: a training step of {plan.batch} clips; one "
-        f"cross-attention, forward and back, of a batch ({plan.context} queries a clip); a caption of {WORDS} words. "
+        f"cross-attention, forward and back, of a batch ({plan.context} queries a clip); a caption of "
+        f"{min(WORDS, plan.context)} words. "
         f"State: what one cross-attention must keep of a clip to answer further queries. Peak: of the call, above its "
         f"inputs. Merging takes {spent or 'no time'}, once; `with merging` counts it anew for every clip of a step.",
     )
