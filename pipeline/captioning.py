@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from csat_fusion.errors import CompressionError
 from pipeline.catalog.records import CaptionRecord, SegmentRow, VideoRecord
 from pipeline.digest import TokenOptions
 from pipeline.errors import LibraryError
@@ -68,6 +69,7 @@ def caption_segments(
     captioner: Captioner,
     *,
     again: bool = False,
+    limit: int | None = None,
     options: IngestOptions | None = None,
     captioned: Callable[[CaptionRecord], None] = lambda caption: None,
 ) -> CaptionedVideo:
@@ -79,6 +81,7 @@ def caption_segments(
     Args:
         video: by id, URI or name.
         again: caption segments, too, that have a caption by this captioner.
+        limit: only so many segments, spread evenly over the video; the same ones each time.
         options: how frames are read and compressed where they have to be read again; as for indexing.
         captioned: called with each caption once it is kept.
 
@@ -86,16 +89,19 @@ def caption_segments(
         UnknownVideo: no such video.
         SourceError: the video has to be read again, and cannot be.
         LibraryBusy: another process writes to this library.
-        LibraryError: the file has changed since it was indexed, or was indexed anew meanwhile.
-        CompressionError: a token set in the catalog is damaged.
+        LibraryError: the file has changed since it was indexed, or was indexed anew meanwhile; a token set in the
+            catalog is damaged.
         EncoderError: the captioner cannot caption.
     """
     catalog = library.catalog
     record = catalog.video(video)
     name = captioner.info.name
     done = set() if again else catalog.captioned_segments(record.id, name)
-    todo = [row for row in catalog.segments_of(record.id) if row.id not in done]
-    kept, missing = _kept(library, captioner.info, todo)
+    rows = catalog.segments_of(record.id)
+    if limit is not None and len(rows) > limit:
+        rows = [rows[(2 * i + 1) * len(rows) // (2 * limit)] for i in range(limit)]
+    todo = [row for row in rows if row.id not in done]
+    kept, missing = _kept(library, captioner.info, record.uri, todo)
     counts = {"kept": 0, "frames": 0}
     read_again = _from_frames(record, missing, captioner, options or IngestOptions()) if missing else iter(())
     for where, sets in (("kept", kept), ("frames", read_again)):
@@ -120,7 +126,7 @@ def caption_segments(
 
 
 def _kept(
-    library: Library, info: CaptionerInfo, rows: Sequence[SegmentRow]
+    library: Library, info: CaptionerInfo, uri: str, rows: Sequence[SegmentRow]
 ) -> tuple[Iterator[tuple[SegmentRow, TokenSet]], list[SegmentRow]]:
     """Segments with a token set that this captioner can read, read one by one; and those without."""
     from csat_fusion.tokens import TokenSet
@@ -131,8 +137,14 @@ def _kept(
 
     def sets() -> Iterator[tuple[SegmentRow, TokenSet]]:
         for row in rows:
-            if row.id in there and (found := library.catalog.token_set(row.id)) is not None:
-                yield row, TokenSet.from_bytes(found.payload)
+            found = library.catalog.token_set(row.id) if row.id in there else None
+            if found is None:
+                continue
+            try:
+                tokens = TokenSet.from_bytes(found.payload)
+            except CompressionError as error:
+                raise LibraryError(f"{uri}: the token set kept for {row.span} cannot be read: {error}") from error
+            yield row, tokens
 
     return sets(), [row for row in rows if row.id not in there]
 

@@ -19,18 +19,23 @@ if TYPE_CHECKING:
 
 __all__ = ["BROKEN", "DRAWING", "FILMS", "BrokenFile", "Event", "Film", "Shot", "asked_picture"]
 
-DRAWING = 1  # raised when the films change, so that those of an older version are not taken for them
+DRAWING = 2  # raised when the films change, so that those of an older version are not taken for them
 
 Picture = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happens in a shot, ``[start_seconds, end_seconds)`` from the shot's start."""
+    """Something that happens in a shot, ``[start_seconds, end_seconds)`` from the shot's start.
+
+    ``words`` are what a person might type who looks for it. They were written before any model was asked, and a model
+    that does not understand them is no reason to change them.
+    """
 
     title: str
     start_seconds: float
     end_seconds: float
+    words: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,12 @@ class Film:
             found += [(e.title, Span(start + e.start_seconds, start + e.end_seconds)) for e in shot.events]
             start += shot.seconds
         return tuple(found)
+
+    @cached_property
+    def worded(self) -> tuple[tuple[str, Span], ...]:
+        """The words for each event, and its span in the film's own time."""
+        words = [event.words for shot in self.shots for event in shot.events]
+        return tuple((asked, span) for asked, (_, span) in zip(words, self.events, strict=True))
 
     def starts_seconds(self) -> list[Fraction]:
         """When each frame begins. With a variable rate, still shots have every fifth frame only."""
@@ -160,8 +171,16 @@ FILMS: tuple[Film, ...] = (
         "libx264",
         25,
         (
-            Shot(_scene("scenes:Sea", 1.0, 7.0), 8, (Event("a sailing boat passes", 1.5, 6.5),)),
-            Shot(_scene("scenes:Lighthouse", 3.5), 7, (Event("the lighthouse is lit", 3.5, 7.0),)),
+            Shot(
+                _scene("scenes:Sea", 1.0, 7.0),
+                8,
+                (Event("a sailing boat passes", 1.5, 6.5, "a sailing boat on the sea"),),
+            ),
+            Shot(
+                _scene("scenes:Lighthouse", 3.5),
+                7,
+                (Event("the lighthouse is lit", 3.5, 7.0, "a lighthouse shining its light"),),
+            ),
         ),
     ),
     Film(
@@ -169,8 +188,16 @@ FILMS: tuple[Film, ...] = (
         "libx265",
         24,
         (
-            Shot(_scene("street:Street", bus=(2.5, 6.0)), 8, (Event("a red bus passes", 2.8, 5.7),)),
-            Shot(_scene("street:Street", night=True), 6, (Event("headlights in the rain", 0.0, 6.0),)),
+            Shot(
+                _scene("street:Street", bus=(2.5, 6.0)),
+                8,
+                (Event("a red bus passes", 2.8, 5.7, "a red bus on a street"),),
+            ),
+            Shot(
+                _scene("street:Street", night=True),
+                6,
+                (Event("headlights in the rain", 0.0, 6.0, "cars driving in the rain at night"),),
+            ),
         ),
     ),
     Film(
@@ -181,7 +208,10 @@ FILMS: tuple[Film, ...] = (
             Shot(
                 _scene("scenes:NightSky", 6.0, 12.0),
                 12,
-                (Event("the moon rises", 0.0, 6.0), Event("fireworks", 6.0, 12.0)),
+                (
+                    Event("the moon rises", 0.0, 6.0, "the moon in the night sky"),
+                    Event("fireworks", 6.0, 12.0, "fireworks in the sky"),
+                ),
             ),
         ),
     ),
@@ -193,7 +223,10 @@ FILMS: tuple[Film, ...] = (
             Shot(
                 _scene("rooms:Playroom", (7.0, 12.0)),
                 12,
-                (Event("balls bounce", 0.0, 7.0), Event("the light is out", 7.0, 12.0)),
+                (
+                    Event("balls bounce", 0.0, 7.0, "colourful balls bouncing on the floor"),
+                    Event("the light is out", 7.0, 12.0, "a dark room"),
+                ),
             ),
         ),
     ),
@@ -205,7 +238,10 @@ FILMS: tuple[Film, ...] = (
             Shot(
                 _scene("rooms:Aquarium", (5.0, 9.5)),
                 12,
-                (Event("small fish swim", 0.0, 5.0), Event("a shark passes", 5.5, 9.0)),
+                (
+                    Event("small fish swim", 0.0, 5.0, "small fish under water"),
+                    Event("a shark passes", 5.5, 9.0, "a shark swimming"),
+                ),
             ),
         ),
         fallback="libx264",
@@ -215,11 +251,14 @@ FILMS: tuple[Film, ...] = (
         "libx264",
         25,
         (
-            Shot(_scene("rooms:Clock", 3.0), 5, (Event("a clock", 0.0, 5.0),), still=True),
+            Shot(_scene("rooms:Clock", 3.0), 5, (Event("a clock", 0.0, 5.0, "a clock on a wall"),), still=True),
             Shot(
                 _scene("scenes:Field", 5.0),
                 10,
-                (Event("a windmill in the sun", 0.0, 5.0), Event("a storm over the field", 5.0, 10.0)),
+                (
+                    Event("a windmill in the sun", 0.0, 5.0, "a windmill in a field"),
+                    Event("a storm over the field", 5.0, 10.0, "a thunderstorm with dark clouds"),
+                ),
             ),
         ),
         variable_rate=True,

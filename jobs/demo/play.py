@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from jobs.demo.answers import Answer, OpenAnswer
 from jobs.demo.films import BROKEN, DRAWING, FILMS, BrokenFile, Film, asked_picture
 from jobs.errors import UsageError
 from jobs.reporting import JobSummary, Reporter
@@ -23,22 +24,24 @@ from jobs.settings import RunSettings
 from pipeline.errors import QueryError
 from pipeline.library import Library
 from pipeline.media import Span
-from pipeline.search import Moment
+
+if TYPE_CHECKING:
+    from jobs.demo.captions import ShownCaption
+    from pipeline.catalog.records import VideoRecord
 
 __all__ = [
     "DEFAULT_MODEL",
-    "Answer",
     "DemoFolder",
     "DemoResult",
     "ask",
     "draw",
     "index",
     "moment_picture",
-    "overlap",
+    "own_videos",
 ]
 
-DEFAULT_MODEL = "openclip:ViT-B-32/random"
-"""Random weights: nothing to download, and pictures still find pictures."""
+DEFAULT_MODEL = "tiny"
+"""It comes with Longreel: nothing to download."""
 
 _ANSWERS = 3  # moments shown for each question
 
@@ -81,64 +84,14 @@ class DemoFolder:
             raise UsageError(f"{self.path}: no folder can be made there ({error.strerror})") from error
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A question, where the answer should lie, and what was found.
-
-    Attributes:
-        title: what was asked for.
-        name: the film where it is; ``uri`` its file.
-        span: when it is; ``asked_seconds`` the time of the picture that was asked with.
-        picture: that picture.
-        moments: best first.
-        command: how ``longreel query`` is asked the same.
-    """
-
-    title: str
-    name: str
-    uri: str
-    span: Span
-    asked_seconds: float
-    picture: Picture
-    moments: tuple[Moment, ...]
-    command: str
-
-    def covers(self, moment: Moment) -> bool:
-        """Whether a moment is of the right film and covers the time asked for."""
-        return moment.uri == self.uri and moment.start_seconds <= self.asked_seconds < moment.end_seconds
-
-    @property
-    def right(self) -> bool:
-        """Whether the first moment covers the time asked for."""
-        return bool(self.moments) and self.covers(self.moments[0])
-
-    @property
-    def overlap(self) -> float:
-        """Intersection over union of the first moment and the truth; 0 in another film."""
-        if not self.moments or self.moments[0].uri != self.uri:
-            return 0.0
-        return overlap(Span(self.moments[0].start_seconds, self.moments[0].end_seconds), self.span)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "title": self.title,
-            "expected": {
-                "uri": self.uri,
-                "name": self.name,
-                "start_seconds": self.span.start_seconds,
-                "end_seconds": self.span.end_seconds,
-            },
-            "asked_seconds": self.asked_seconds,
-            "moments": [moment.to_dict() for moment in self.moments],
-            "overlap": round(self.overlap, 3),
-            "right": self.right,
-            "command": self.command,
-        }
-
-
 @dataclass
 class DemoResult:
-    """Everything that a demo found out."""
+    """Everything that a demo found out.
+
+    ``answers`` are those to pictures, ``worded`` to words for the films' events, ``open`` to words for anything.
+    ``chance`` is how many of ``worded`` would name the right film by luck. Whether all is as expected depends on the
+    pictures and on ``surprises``; words that a small model does not understand are counted, not complained of.
+    """
 
     folder: DemoFolder
     model: str
@@ -147,10 +100,21 @@ class DemoResult:
     answers: list[Answer] = field(default_factory=list)
     expected_failures: list[tuple[str, str, str]] = field(default_factory=list)  # name, error type, message
     surprises: list[str] = field(default_factory=list)
+    worded: list[Answer] = field(default_factory=list)
+    chance: float = 0.0
+    open: list[OpenAnswer] = field(default_factory=list)
+    captioner: str | None = None
+    no_captions: str = ""  # why there are none
+    captions: list[ShownCaption] = field(default_factory=list)
 
     @property
     def right(self) -> int:
         return sum(answer.right for answer in self.answers)
+
+    @property
+    def right_films(self) -> int:
+        """How many questions in words found the right film first."""
+        return sum(answer.right_film for answer in self.worded)
 
     @property
     def as_expected(self) -> bool:
@@ -171,15 +135,20 @@ class DemoResult:
             "answers": [answer.to_dict() for answer in self.answers],
             "right": self.right,
             "asked": len(self.answers),
+            "words": {
+                "answers": [answer.to_dict() for answer in self.worded],
+                "asked": len(self.worded),
+                "right_film": self.right_films,
+                "right_film_by_chance": round(self.chance, 2),
+                "right": sum(answer.right for answer in self.worded),
+            },
+            "open": [answer.to_dict() for answer in self.open],
+            "captioner": self.captioner,
+            "no_captions": self.no_captions,
+            "captions": [one.to_dict() for one in self.captions],
             "as_expected": self.as_expected,
             "contact_sheet": str(self.folder.sheet),
         }
-
-
-def overlap(a: Span, b: Span) -> float:
-    """Intersection over union of two spans."""
-    shared = min(a.end_seconds, b.end_seconds) - max(a.start_seconds, b.start_seconds)
-    return max(0.0, shared) / (a.duration_seconds + b.duration_seconds - max(0.0, shared))
 
 
 class _Stopped(Exception):
@@ -308,13 +277,19 @@ def ask(
             moments = library.query(image=picture, limit=_ANSWERS)
             command = f"--image {file.name}"
             result.answers.append(Answer(title, film.name, uri, span, middle, picture, tuple(moments), command))
-    _ask_alike(result, library, {str((result.folder.videos / film.name).resolve()) for film in films}, asking)
+    _ask_alike(result, library, films, asking)
 
 
-def _ask_alike(result: DemoResult, library: Library, drawn: set[str], asking: Callable[[str], None]) -> None:
-    """Three points in the files of the user's: each must find itself first."""
+def own_videos(result: DemoResult, library: Library, films: Sequence[Film]) -> list[VideoRecord]:
+    """What a person brought, as far as it could be indexed."""
+    drawn = {str((result.folder.videos / film.name).resolve()) for film in films}
     wanted = {item.uri for item in result.summary.items if item.state in ("done", "skipped")} - drawn
-    records = [record for record in library.videos(state="done") if record.uri in wanted and record.duration_seconds]
+    return [record for record in library.videos(state="done") if record.uri in wanted]
+
+
+def _ask_alike(result: DemoResult, library: Library, films: Sequence[Film], asking: Callable[[str], None]) -> None:
+    """Three points in the files of the user's: each must find itself first."""
+    records = [record for record in own_videos(result, library, films) if record.duration_seconds]
     for k in range(3 if records else 0):
         record = records[k * len(records) // 3]
         assert record.duration_seconds is not None

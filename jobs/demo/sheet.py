@@ -1,7 +1,8 @@
-"""The contact sheet: a row for each question, the picture asked with and the moments found, the right ones green."""
+"""The contact sheet: a row for each question, what was asked with and the moments found, the right ones green."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from jobs.reporting import precise_clock, shorten
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
 
-    from jobs.demo.play import Answer
+    from jobs.demo.answers import Answer
 
 __all__ = ["Tile", "contact_sheet"]
 
@@ -56,10 +57,13 @@ def contact_sheet(
     draw.text((_MARGIN, 60), detail, _DIM, font=_font(15))
     for number, answer in enumerate(answers):
         top = _HEAD + number * row
-        _tile(sheet, draw, (_MARGIN, top), answer.picture, _BLUE)
+        if answer.picture is None:
+            _words(draw, (_MARGIN, top), answer.title)
+        else:
+            _tile(sheet, draw, (_MARGIN, top), answer.picture, _BLUE)
         _bar(draw, (_MARGIN, top), durations.get(answer.uri), answer.span.start_seconds, answer.span.end_seconds, _BLUE)
         span = f"{precise_clock(answer.span.start_seconds)} to {precise_clock(answer.span.end_seconds)}"
-        _caption(draw, (_MARGIN, top), answer.title, f"{shorten(answer.name, 22)}, {span}")
+        _caption(draw, (_MARGIN, top), shorten(answer.title, 34), f"{shorten(answer.name, 22)}, {span}")
         for place, moment in enumerate(answer.moments):
             left = _MARGIN + (place + 1) * (_W + _GAP) + _GAP
             right = answer.covers(moment)
@@ -95,6 +99,16 @@ def _tile(
     sheet.paste(small, (x + (_W - small.width) // 2, y + (_H - small.height) // 2))
 
 
+def _words(draw: ImageDraw.ImageDraw, at: tuple[int, int], words: str) -> None:
+    """A tile with the words asked, as many lines of them as there is room for."""
+    x, y = at
+    draw.rounded_rectangle((x - 5, y - 5, x + _W + 4, y + _H + 4), 6, fill=_BLUE)
+    draw.rectangle((x - 1, y - 1, x + _W, y + _H), fill=_PANEL)
+    lines = textwrap.wrap(words, 22)[:5]
+    for number, line in enumerate(lines):
+        draw.text((x + 16, y + _H / 2 + (number - len(lines) / 2) * 26), line, _INK, font=_font(20))
+
+
 def _bar(
     draw: ImageDraw.ImageDraw,
     at: tuple[int, int],
@@ -120,6 +134,8 @@ def _truth(draw: ImageDraw.ImageDraw, at: tuple[int, int], duration: float | Non
     x, y = at[0], at[1] + _H + 9
     left, right = (x + min(1.0, s / duration) * (_W - 1) for s in (answer.span.start_seconds, answer.span.end_seconds))
     draw.line((left, y + 8, right, y + 8), fill=_BLUE, width=2)
+    if answer.asked_seconds is None:
+        return
     middle = x + min(1.0, answer.asked_seconds / duration) * (_W - 1)
     draw.line((middle, y, middle, y + 5), fill=_INK, width=2)
 

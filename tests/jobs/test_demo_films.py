@@ -30,6 +30,9 @@ def test_all_names_and_titles_differ() -> None:
     titles = [title for film in FILMS for title, _ in film.events]
     assert len(set(names)) == len(names)
     assert len(set(titles)) == len(titles)
+    words = [asked for film in FILMS for asked, _ in film.worded]
+    assert len(set(words)) == len(words) == len(titles)
+    assert all(2 <= len(asked.split()) <= 8 for asked in words)
     assert 60 <= sum(film.duration_seconds for film in FILMS) <= 90
 
 

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from jobs.cli.demo import play
+from jobs.demo.answers import Answer, overlap
 from jobs.demo.films import BROKEN, FILMS, Event, Film, Shot
-from jobs.demo.play import Answer, DemoFolder, draw, overlap
+from jobs.demo.play import DemoFolder, draw
 from jobs.demo.sheet import contact_sheet
 from jobs.errors import UsageError
 from pipeline.media import Span
@@ -20,7 +21,7 @@ from pipeline.search import Moment
 
 def _film(name: str, source: Film, title: str, codec: str) -> Film:
     scene = source.shots[0].scene
-    return Film(name, codec, 10, (Shot(scene, 4, (Event(title, 0.0, 4.0),)),))
+    return Film(name, codec, 10, (Shot(scene, 4, (Event(title, 0.0, 4.0, title),)),))
 
 
 SMALL = (
@@ -51,6 +52,19 @@ def test_an_answer_is_right_when_its_first_moment_covers_the_time_asked_for() ->
     assert overlap(Span(0, 2), Span(0, 2)) == 1.0
 
 
+def test_an_answer_in_words_is_right_when_its_peak_lies_in_the_event() -> None:
+    def asked(*moments: Moment) -> Answer:
+        return Answer("a boat", "sea.mp4", "/f/sea.mp4", Span(2.0, 6.0), None, None, moments, "'a boat'")
+
+    assert asked(_moment("/f/sea.mp4", 1, 4)).right  # peak at 2.5
+    late = asked(_moment("/f/sea.mp4", 5, 7))  # peak at 6.0, the end is outside
+    assert (late.right, late.right_film) == (False, True)
+    other = asked(_moment("/f/room.avi", 1, 4), _moment("/f/sea.mp4", 1, 4))
+    assert (other.right, other.right_film) == (False, False)
+    assert not asked().right_film
+    assert asked().to_dict()["asked_seconds"] is None
+
+
 def test_the_sheet_frames_right_answers_green_and_wrong_ones_red(tmp_path: Path) -> None:
     right, wrong = _moment("/f/sea.mp4", 0, 8), _moment("/f/room.avi", 0, 8)
     pictures = {(m.video, m.peak_seconds): np.full((180, 320, 3), 128, np.uint8) for m in (right, wrong)}
@@ -67,6 +81,8 @@ def test_the_sheet_frames_right_answers_green_and_wrong_ones_red(tmp_path: Path)
     assert _has(drawn(_answer(wrong)), red)
     assert not _has(drawn(_answer(wrong)), green)
     assert _has(drawn(_answer()), red)
+    words = Answer("a boat " * 30, "sea.mp4", "/f/sea.mp4", Span(2.0, 6.0), None, None, (right,), "'a boat'")
+    assert _has(drawn(words), green)
     assert len(drawn(_answer(right), _answer(wrong), _answer())) > len(drawn(_answer(right)))
 
 
@@ -115,12 +131,17 @@ def test_an_error_while_drawing_stops_the_other_films(tmp_path: Path) -> None:
 @pytest.mark.ray
 def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = DemoFolder(tmp_path / "demo")
-    result = play(folder, SMALL, BROKEN, as_json=True)
+    result = play(folder, SMALL, BROKEN, asked=["a boat"], as_json=True)
     said = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert said == result.to_dict()
     assert result.as_expected, said
     assert (said["done"], said["failed"], said["right"], said["asked"]) == (2, 2, 2, 2)
     assert {(f["name"], f["type"]) for f in said["expected_failures"]} == {(b.name, b.error) for b in BROKEN}
+    assert said["model"] == said["captioner"] == "tiny"
+    assert said["words"]["asked"] == 2
+    assert said["words"]["right_film_by_chance"] == pytest.approx(1.0, abs=0.1)
+    assert [answer["words"] for answer in said["open"]] == ["a boat"]  # no files of a person's, no everyday questions
+    assert {one["name"] for one in said["captions"]} <= {film.name for film in SMALL}
     with Image.open(folder.sheet) as sheet:
         assert sheet.width > 600
 
@@ -129,4 +150,12 @@ def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "starting Ray" not in out.err
     assert (again.summary.count("skipped"), again.summary.count("failed")) == (2, 0)
     assert again.as_expected
-    assert "2 of 2 found first" in out.out
+    assert "by picture: 2 of 2 found first" in out.out
+    assert f"in words: {again.right_films} of 2 found the right film first" in out.out
+    assert again.captions == result.captions  # kept, not made again
+
+
+def test_an_empty_question_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs words"):
+        play(DemoFolder(tmp_path / "demo"), SMALL, BROKEN, asked=["a boat", " "])
+    assert not (tmp_path / "demo").exists()
