@@ -4,15 +4,18 @@
     words   pictures and sentences in one space; the decoder writes what a picture shows
     video   the decoder reads merged tokens of many frames with their times, of clips made on the fly
 
-The folder of packs holds flickr8k, tinyimagenet and caltech101 (.npz with .jsonl.gz, as docs/tiny-model.md describes).
+The folder of packs holds flickr8k, tinyimagenet and caltech101 (.npz with .jsonl.gz, as docs/evaluation.md describes).
 In the output folder come a checkpoint for each stage, curves.jsonl, and at the end tiny.safetensors. The same command
 goes on where a killed run stopped; steps see what they would have seen.
+
+Exit codes: 0 done, 1 what was given does not fit (said on stderr), 2 wrong options, 130 stopped by Ctrl-C.
 
 Examples:
 
     python scripts/train_tiny.py --packs packs --out run
     python scripts/train_tiny.py --packs packs --out run --stages video      # this one alone, after the others
     python scripts/train_tiny.py --packs packs --out trial --recipe toy      # a minute, to see that everything works
+    python scripts/train_tiny.py --packs packs --learn-vocabulary new.bpe.gz   # for weights yet to come
 """
 
 from __future__ import annotations
@@ -40,7 +43,12 @@ STAGES = ("sight", "words", "video")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a training, seed and packs aside. ``most`` bounds pictures a class and of sentences."""
+    """Everything that decides a training, seed and packs aside.
+
+    ``clips`` and ``clips_check`` are made, of ``frames`` frames each; photographs are seen in ``views``. ``most``
+    bounds the pictures of a class, and four times that those with sentences (None: all). ``drop_path`` is the
+    probability that the last block of the image tower is left out, by stage.
+    """
 
     sight: Plan
     words: Plan
@@ -71,14 +79,14 @@ def recipes() -> dict[str, Recipe]:
         words_options=WordsOptions(),
         video_options=VideoOptions(),
     )
-    quick = {"warmup": 0.2, "average": 0.9, "save_steps": 1, "log_steps": 1, "check_steps": 3}
+    quick: dict[str, Any] = {"warmup": 0.2, "average": 0.9, "save_steps": 2, "log_steps": 1, "check_steps": 2}
     toy = Recipe(
-        sight=Plan(3, 0.05, "sgd", 2e-4, **quick),
-        words=Plan(3, 1e-3, "adamw", 0.1, **quick),
-        video=Plan(3, 5e-4, "adamw", 0.05, **quick),
-        sight_options=SightOptions(labelled=6, sentences=4, first_side=32, side=48, fewest=1),
-        words_options=WordsOptions(sentences=6, labelled=3, drawn=3, drawn_bank=12, first_side=48),
-        video_options=VideoOptions(clips=3, stills=4, budgets=(16, 36), check_budget=36),
+        sight=Plan(4, 0.05, "sgd", 2e-4, **quick),
+        words=Plan(4, 1e-3, "adamw", 0.1, **quick),
+        video=Plan(4, 5e-4, "adamw", 0.05, **quick),
+        sight_options=SightOptions(labelled=4, sentences=2, first_side=32, side=48, fewest=1),
+        words_options=WordsOptions(sentences=3, labelled=2, drawn=2, drawn_bank=6, first_side=32, side=48),
+        video_options=VideoOptions(clips=2, stills=2, budgets=(9, 18), check_budget=18),
         clips=12,
         clips_check=12,
         frames=4,
@@ -93,27 +101,45 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--packs", required=True, type=Path, metavar="FOLDER", help="the packs of photographs")
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="checkpoints, curves and weights")
+    made = parser.add_mutually_exclusive_group(required=True)
+    made.add_argument("--out", type=Path, metavar="FOLDER", help="checkpoints, curves and weights")
+    made.add_argument(
+        "--learn-vocabulary", type=Path, metavar="FILE", help="write the tokenizer's merges (.bpe.gz), train nothing"
+    )
     parser.add_argument("--recipe", default="full", choices=("full", "toy"), help="%(default)s unless given")
     parser.add_argument("--stages", default=",".join(STAGES), help="which to train, in order (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=_count, default=0)
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda:1 (%(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="processor threads, 0 for all (%(default)s)")
-    return parser.parse_args(arguments)
+    parser.add_argument("--threads", type=_count, default=0, help="processor threads, 0 for all (%(default)s)")
+    options = parser.parse_args(arguments)
+    named = [stage.strip() for stage in options.stages.split(",") if stage.strip()]
+    if not named or any(stage not in STAGES for stage in named):
+        parser.error(f"--stages {options.stages!r}: name some of {', '.join(STAGES)}")
+    options.stages = sorted(set(named), key=STAGES.index)
+    return options
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value}: a whole number from 0 is allowed")
+    return value
 
 
 class Training:
-    """The stages over one model and one folder of packs."""
+    """The stages over one model and one folder of packs.
+
+    Raises:
+        TrainingError: for a device that is not there.
+    """
 
     def __init__(self, options: argparse.Namespace, recipe: Recipe) -> None:
-        import torch
         from open_clip.tokenizer import SimpleTokenizer
 
         from scripts.training.model import CONFIG
 
         self.options, self.recipe = options, recipe
-        cuda = torch.cuda.is_available()
-        self.device = torch.device(("cuda" if cuda else "cpu") if options.device == "auto" else options.device)
+        self.device = find_device(options.device)
         tokenizer = SimpleTokenizer(str(CONFIG.with_name("tiny.bpe.gz")), context_length=32)
         self.tokenize = lambda texts: tokenizer(texts)
         self._read: dict[str, Any] = {}
@@ -123,11 +149,12 @@ class Training:
             tell(f"stage {stage} on {self.device}")
             network = getattr(self, stage)()
             if stage == STAGES[-1]:
-                from scripts.training.model import write_weights
+                from scripts.training.model import CONFIG, write_weights
 
                 path = self.options.out / "tiny.safetensors"
                 write_weights(network.decoder.model, path)
                 tell(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+                tell(f"to ship it: copy it to {CONFIG.with_name(path.name)}, then run python -m encoders.bundled.files")
 
     def sight(self) -> torch.nn.Module:
         return self._train(self._sight_stage(), self.recipe.sight)
@@ -142,7 +169,7 @@ class Training:
         recipe, out, seed = self.recipe, self.options.out, self.options.seed
         words = self._words_stage()
         load_average(words.network, out, "words")
-        model = words.network.model.eval()
+        model = words.network.model.eval().to(self.device)
         tower, size = model.visual, recipe.words_options.side
         train, check = self._photographs("train"), self._photographs("val")
         made = {"frames": recipe.frames, "size": size, "tell": tell}
@@ -218,21 +245,55 @@ def load_average(network: torch.nn.Module, folder: Path, stage: str) -> None:
     """Take the averaged weights of a finished stage.
 
     Raises:
-        TrainingError: where that stage has not been trained to its end.
+        TrainingError: where that stage has not been trained to its end, or with another network.
+    """
+    from scripts.training.loop import TrainingError, load_weights, read_state
+
+    path = folder / f"{stage}.pt"
+    if not path.is_file():
+        raise TrainingError(f"{path} is not there: train stage {stage} first")
+    state = read_state(path, "plan", "step", "average")
+    if state["step"] < state["plan"]["steps"]:
+        raise TrainingError(
+            f"stage {stage} in {path} is at step {state['step']} of {state['plan']['steps']}: finish it"
+        )
+    load_weights(network, state["average"], path)
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; a GPU where there is one for ``auto``.
+
+    Raises:
+        TrainingError: where torch has no such device here.
     """
     import torch
 
     from scripts.training.loop import TrainingError
 
-    path = folder / f"{stage}.pt"
-    if not path.is_file():
-        raise TrainingError(f"{path} is not there: train stage {stage} first")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["step"] < state["plan"]["steps"]:
-        raise TrainingError(
-            f"stage {stage} in {path} is at step {state['step']} of {state['plan']['steps']}: finish it"
-        )
-    network.load_state_dict(state["average"])
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).partition("\n")[0]
+        raise TrainingError(f"--device {name}: not here (cpu and cuda or cuda:N are allowed): {first}") from error
+    return device
+
+
+def learn_vocabulary(packs: Path, path: Path) -> None:
+    """Learn the merges of a tokenizer from everything that is said while training, and write them.
+
+    Raises:
+        TrainingError: where the folder lacks the packs.
+    """
+    from scripts.training.vocabulary import SIZE, learn_merges, training_sentences, write_merges
+
+    texts = training_sentences(packs)
+    tell(f"learning a vocabulary of {SIZE} from {len(texts)} sentences")
+    merges = learn_merges(texts, SIZE)
+    write_merges(merges, path)
+    tell(f"wrote {path}: {len(merges)} merges")
 
 
 def tell(message: str) -> None:
@@ -241,26 +302,31 @@ def tell(message: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    stages = [stage.strip() for stage in options.stages.split(",") if stage.strip()]
-    if not stages or any(stage not in STAGES for stage in stages):
-        print(f"--stages {options.stages}: name some of {', '.join(STAGES)}", file=sys.stderr)
-        return 2
-    import torch
-
-    from csat_fusion.errors import LongreelError
-    from scripts.training.loop import TrainingError
-
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    options.out.mkdir(parents=True, exist_ok=True)
     try:
-        Training(options, recipes()[options.recipe]).run(sorted(set(stages), key=STAGES.index))
-    except (LongreelError, TrainingError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _main(options)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def _main(options: argparse.Namespace) -> int:
+    import cv2
+    import torch
+
+    from csat_fusion.errors import LongreelError
+
+    cv2.setNumThreads(1)  # pictures are small: its threads would only stand in the way of torch's
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        if options.learn_vocabulary is not None:
+            learn_vocabulary(options.packs, options.learn_vocabulary)
+        else:
+            options.out.mkdir(parents=True, exist_ok=True)
+            Training(options, recipes()[options.recipe]).run(options.stages)
+    except (LongreelError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

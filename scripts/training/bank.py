@@ -1,13 +1,15 @@
 """Token sets of made-up clips and of photographs, seen once by the trained image tower and kept in a file.
 
 The tower learns no more when these are used, so nothing is gained by looking twice; a step of training then costs its
-decoder alone.
+decoder alone. A bank says what it was made of (counts, seed, tower, photographs, version of what is drawn) and is made
+again where that differs.
 
 Shapes: C clips, T frames, P tokens a frame, n = T * P tokens, D width; N photographs, A augmented views of each.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +21,8 @@ import torch
 from torch import Tensor
 
 from scripts.training.augment import augmented, plain
-from scripts.training.clips import made_clips
+from scripts.training.clips import DRAWING, made_clips
+from scripts.training.loop import read_state
 from scripts.training.photographs import Sentences
 
 __all__ = ["ClipBank", "StillBank", "clip_bank", "still_bank"]
@@ -68,8 +71,20 @@ def clip_bank(
     seed: int,
     tell: Callable[[str], None],
 ) -> ClipBank:
-    """Clips of photographs and drawn things (of these alone where None) that ``tower`` saw; kept at ``path``."""
-    facts = {"count": count, "frames": frames, "size": size, "seed": seed, "tower": _mark(tower)}
+    """Clips of photographs and drawn things (of these alone where None) that ``tower`` saw; kept at ``path``.
+
+    Raises:
+        TrainingError: for a file at ``path`` that cannot be read.
+    """
+    facts = {
+        "count": count,
+        "frames": frames,
+        "size": size,
+        "seed": seed,
+        "drawing": DRAWING,
+        "tower": _tower_mark(tower),
+        "photographs": None if photographs is None else _photographs_mark(photographs),
+    }
     if (kept := _kept(path, facts)) is not None:
         return ClipBank(**kept)
     parts = []
@@ -106,8 +121,19 @@ def still_bank(
     seed: int,
     tell: Callable[[str], None],
 ) -> StillBank:
-    """``views`` of each photograph, the first as it is and the others augmented; read where ``path`` has them."""
-    facts = {"count": len(photographs.pictures), "views": views, "size": size, "seed": seed, "tower": _mark(tower)}
+    """``views`` of each photograph, the first as it is and the others augmented; read where ``path`` has them.
+
+    Raises:
+        TrainingError: for a file at ``path`` that cannot be read.
+    """
+    facts = {
+        "count": len(photographs.pictures),
+        "views": views,
+        "size": size,
+        "seed": seed,
+        "tower": _tower_mark(tower),
+        "photographs": _photographs_mark(photographs),
+    }
     if (kept := _kept(path, facts)) is not None:
         return StillBank(**kept)
     generator = torch.Generator().manual_seed(seed)
@@ -142,16 +168,26 @@ def _look(tower: torch.nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return embedding.to("cpu", torch.float16), tokens.to("cpu", torch.float16)
 
 
-def _mark(tower: torch.nn.Module) -> list[float]:
-    """Tells one tower's weights from another's."""
-    return [float(value.double().sum()) for key, value in sorted(tower.state_dict().items()) if key.endswith("weight")]
+def _tower_mark(tower: torch.nn.Module) -> str:
+    """Tells one tower's weights from another's; the same on every device."""
+    sums = hashlib.sha256()
+    for key, value in sorted(tower.state_dict().items()):
+        sums.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return sums.hexdigest()
+
+
+def _photographs_mark(photographs: Sentences) -> str:
+    """Tells which photographs with which sentences, by their keys and sizes."""
+    told = (list(photographs.pictures.shape), photographs.keys, photographs.sentences)
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def _kept(path: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return content["bank"] if content["facts"] == facts else None
+    content = read_state(path, "facts", "bank", mapped=True)
+    bank: dict[str, Any] = content["bank"]
+    return bank if content["facts"] == facts else None
 
 
 def _keep(path: Path, facts: dict[str, Any], bank: dict[str, Any]) -> None:

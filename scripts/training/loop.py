@@ -2,6 +2,11 @@
 
 A step's batch depends on the seed, the stage and the step's number only, so a run that was killed and goes on sees what
 it would have seen. Checkpoints are replaced in one move; lines of the curve beyond the checkpoint are taken back.
+
+Lines of ``curves.jsonl`` are of two kinds, both with ``stage`` and ``step`` (from 1):
+
+    loss, rate, norm and the stage's own figures    of one step's batch; rate is the learning rate, norm the gradients'
+    check                                           figures on the validation split, of the averaged weights
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ import copy
 import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,10 +26,12 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["Chance", "Plan", "Stage", "TrainingError", "train"]
+from csat_fusion.errors import LongreelError
+
+__all__ = ["Chance", "Plan", "Stage", "TrainingError", "load_weights", "read_state", "train"]
 
 
-class TrainingError(Exception):
+class TrainingError(LongreelError):
     """Training that cannot begin or go on: what it was given does not fit."""
 
 
@@ -32,7 +40,9 @@ class Plan:
     """How long and how fast a stage learns.
 
     ``rate`` is the highest learning rate, reached after ``warmup`` of the steps and followed by half a cosine.
-    ``average`` is the decay of the average of weights (0 for none). ``save_steps`` lie between checkpoints.
+    ``average`` is the decay of the average of weights (0 for none); ``clip_norm`` bounds the length of the gradients.
+    Steps between checkpoints, lines of the curve, and looks at the validation split: ``save_steps``, ``log_steps``,
+    ``check_steps``; each also happens after the last step.
     """
 
     steps: int
@@ -48,7 +58,7 @@ class Plan:
 
 
 class Chance:
-    """The sources of chance of one step."""
+    """The sources of chance of one step: ``numpy`` and ``torch``, both decided by seed, stage and step."""
 
     def __init__(self, seed: int, stage: str, step: int) -> None:
         words = np.random.SeedSequence([seed, *stage.encode(), step]).generate_state(2, np.uint64)
@@ -75,7 +85,8 @@ def train(stage: Stage, plan: Plan, folder: Path, seed: int, tell: Callable[[str
     """Train a stage up to its last step, from its checkpoint in ``folder`` if any; return the averaged network.
 
     Raises:
-        TrainingError: for a checkpoint of another plan, or a loss that is not finite.
+        TrainingError: for a checkpoint or a curve that cannot be read, a checkpoint of another plan, seed or network,
+            an unknown optimizer, and a loss, gradients or figures that are not finite.
     """
     device = next(stage.network.parameters()).device
     path, curve = folder / f"{stage.name}.pt", folder / "curves.jsonl"
@@ -100,7 +111,11 @@ def train(stage: Stage, plan: Plan, folder: Path, seed: int, tell: Callable[[str
             raise TrainingError(
                 f"{stage.name}: the loss at step {step} is {float(loss.detach())}; lower its rate {plan.rate}"
             )
-        norm = nn.utils.clip_grad_norm_(stage.network.parameters(), plan.clip_norm)
+        norm = float(nn.utils.clip_grad_norm_(stage.network.parameters(), plan.clip_norm))
+        if not math.isfinite(norm):  # the step would spoil the weights, and a checkpoint keep them
+            raise TrainingError(
+                f"{stage.name}: the length of the gradients at step {step} is {norm}; lower its rate {plan.rate}"
+            )
         optimizer.step()
         # a young average must forget the first weights faster than an old one
         _follow(average, stage.network, min(plan.average, (1 + step) / (10 + step)))
@@ -108,7 +123,7 @@ def train(stage: Stage, plan: Plan, folder: Path, seed: int, tell: Callable[[str
         if done % plan.log_steps == 0 or done == plan.steps:
             pace = (done - seen) / max(time.monotonic() - began, 1e-9)
             began, seen = time.monotonic(), done
-            record = {"loss": float(loss.detach()), "rate": rate, "norm": float(norm), **figures}
+            record = {"loss": float(loss.detach()), "rate": rate, "norm": norm, **figures}
             _append(curve, {"stage": stage.name, "step": done, **record})
             left = (plan.steps - done) / pace / 60
             shown = " ".join(f"{key} {value:.3g}" for key, value in record.items())
@@ -134,7 +149,7 @@ def train(stage: Stage, plan: Plan, folder: Path, seed: int, tell: Callable[[str
 
 
 def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the averaged weights, and what batch norms keep, a step towards the network's."""
+    """Move the averaged weights, and what batch norms keep, towards the network's: ``decay`` of them stays."""
     for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
         if mean.is_floating_point():
             mean.lerp_(value, 1 - decay)
@@ -152,6 +167,7 @@ def _check(stage: Stage, average: nn.Module) -> dict[str, float]:
 
 
 def _schedule(step: int, plan: Plan) -> float:
+    """The share of the highest rate at a step (from 0): a straight rise, then half a cosine."""
     warm = max(1, round(plan.warmup * plan.steps))
     if step < warm:
         return (step + 1) / warm
@@ -159,6 +175,7 @@ def _schedule(step: int, plan: Plan) -> float:
 
 
 def _optimizer(network: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    """Weights of one dimension (norms, biases, scales) do not decay."""
     decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     plain = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -178,22 +195,68 @@ def _resume(
     average: nn.Module,
     seed: int,
 ) -> int:
+    """Take what the checkpoint holds, if there is one, and the curve up to there; the number of steps done."""
     start = 0
     if path.is_file():
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_state(path, "plan", "seed", "step", "network", "optimizer", "average")
         if state["plan"] != asdict(plan) or state["seed"] != seed:
             raise TrainingError(f"{path} is of another plan or seed; name another folder, or delete it to begin again")
-        stage.network.load_state_dict(state["network"])
+        load_weights(stage.network, state["network"], path)
+        load_weights(average, state["average"], path)
         optimizer.load_state_dict(state["optimizer"])
-        average.load_state_dict(state["average"])
         start = int(state["step"])
     if curve.is_file():
-        lines = [json.loads(line) for line in curve.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-        kept = [line for line in lines if line["stage"] != stage.name or line["step"] <= start]
+        kept = [line for line in _lines(curve) if line["stage"] != stage.name or line["step"] <= start]
         partial = curve.with_suffix(".partial")
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         os.replace(partial, curve)
     return start
+
+
+def read_state(path: Path, *keys: str, mapped: bool = False) -> dict[str, Any]:
+    """A file that training keeps, with at least these keys; ``mapped`` tensors stay on the disk until they are used.
+
+    Raises:
+        TrainingError: where it cannot be read, or lacks one.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{path} cannot be read; delete it to make it again: {error}") from error
+    missing = [key for key in keys if not isinstance(state, dict) or key not in state]
+    if missing:
+        raise TrainingError(f"{path} lacks {', '.join(missing)}: it is no file of this training")
+    found: dict[str, Any] = state
+    return found
+
+
+def load_weights(network: nn.Module, weights: dict[str, Any], path: Path) -> None:
+    """Set a network's weights to those of a checkpoint.
+
+    Raises:
+        TrainingError: for those of another network.
+    """
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"{path} is of another network (other packs or another recipe); name another folder: {error}"
+        ) from error
+
+
+def _lines(curve: Path) -> list[dict[str, Any]]:
+    """The whole lines of a curve; the last is not whole where a kill cut it."""
+    lines = []
+    for number, line in enumerate(curve.read_text(encoding="utf-8").splitlines(keepends=True), 1):
+        if not line.endswith("\n"):
+            break
+        try:
+            content = json.loads(line)
+            content["stage"], content["step"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(f"{curve}:{number}: not a line of a curve ({error!r}); delete the file") from error
+        lines.append(content)
+    return lines
 
 
 def _append(curve: Path, line: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import encoders.bundled.tower as tower  # makes the image tower known to timm
+from scripts.training.loop import TrainingError
 
 __all__ = ["CONFIG", "make_model", "write_weights"]
 
@@ -33,7 +34,7 @@ def write_weights(model: nn.Module, path: Path) -> None:
     """Write the weights in half precision as safetensors, in one move.
 
     Raises:
-        OverflowError: where a weight does not fit into half precision.
+        TrainingError: where a weight does not fit into half precision; nothing is written.
     """
     from safetensors.torch import save_file
 
@@ -43,7 +44,8 @@ def write_weights(model: nn.Module, path: Path) -> None:
         if half.is_floating_point():
             half = half.to(torch.float16)
             if not bool(torch.isfinite(half).all()):
-                raise OverflowError(f"{key} does not fit into half precision")
+                largest = float(value.abs().max())
+                raise TrainingError(f"{key} does not fit into half precision: its largest is {largest}, 65504 fits")
         state[key] = half
     partial = path.with_suffix(".partial")
     save_file(state, str(partial))

@@ -15,7 +15,7 @@ from torch.nn import functional
 from pipeline.evaluation.packs import ImageTextPack
 from scripts.training.loop import TrainingError
 
-__all__ = ["Labelled", "Sentences", "read_labelled", "read_sentences", "tidy"]
+__all__ = ["Labelled", "Sentences", "all_names", "all_sentences", "read_labelled", "read_sentences", "tidy"]
 
 LABELLED = ("tinyimagenet", "caltech101")
 
@@ -42,11 +42,15 @@ class Sentences:
 def read_labelled(folder: Path, split: str, side: int, most: int | None = None) -> Labelled:
     """The labelled packs together, every picture scaled to ``side``; ``most`` of each class (None: all).
 
+    Classes are numbered by their names, so that every split that shows all of them has the same numbers.
+
     Raises:
         TrainingError: where the folder lacks the packs.
+        PackError: for a pack that cannot be read, or without the split.
     """
     pictures, classes, names = [], [], []
-    for pack_name in LABELLED:
+    told_apart: list[tuple[int, str]] = []
+    for rank_of_pack, pack_name in enumerate(LABELLED):
         pack = _open(folder, pack_name)
         numbers: dict[str, int] = {}
         counts: dict[str, int] = {}
@@ -56,24 +60,41 @@ def read_labelled(folder: Path, split: str, side: int, most: int | None = None) 
             if own not in numbers:
                 numbers[own] = len(names)
                 names.append(synonyms)
+                told_apart.append((rank_of_pack, own))
             counts[own] = counts.get(own, 0) + 1
             if most is None or counts[own] <= most:
                 pictures.append(_scaled(pack.picture(i), side))
                 classes.append(numbers[own])
-    order = sorted(range(len(names)), key=lambda k: (names[k][0], k))  # the same numbers for every split
+    order = sorted(range(len(names)), key=lambda k: (names[k][0], told_apart[k]))
     rank = torch.empty(len(names), dtype=torch.long)
     rank[torch.tensor(order)] = torch.arange(len(names))
     return Labelled(torch.stack(pictures), rank[torch.tensor(classes)], [names[k] for k in order])
 
 
 def read_sentences(folder: Path, split: str, side: int = 96, most: int | None = None) -> Sentences:
-    """Flickr8k with its five sentences a picture."""
+    """Flickr8k with its five sentences a picture; the first ``most`` pictures of the split (None: all).
+
+    Raises:
+        TrainingError: where the folder lacks the pack.
+        PackError: for a pack that cannot be read, or without the split.
+    """
     pack = _open(folder, "flickr8k")
     chosen = pack.split(split)[:most]
     pictures = torch.stack([_scaled(pack.picture(i), side) for i in chosen])
     sentences = [[tidy(text) for text in pack.rows[i]["captions"]] for i in chosen]
     flip = torch.tensor([not any(re.search(r"\b(left|right)\b", text) for text in texts) for texts in sentences])
     return Sentences(pictures, sentences, [str(pack.rows[i]["key"]) for i in chosen], flip)
+
+
+def all_sentences(folder: Path, split: str) -> list[str]:
+    """What is said of the pictures of a split, tidied, without looking at them; errors as for reading them."""
+    pack = _open(folder, "flickr8k")
+    return [tidy(text) for i in pack.split(split) for text in pack.rows[i]["captions"]]
+
+
+def all_names(folder: Path) -> list[list[str]]:
+    """The names of every class of the labelled packs, without looking at the pictures; errors as for reading them."""
+    return [names for pack in LABELLED for names in dict(map(_names, _open(folder, pack).rows)).values()]
 
 
 def tidy(text: str) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scripts.training.augment import augmented, plain
-from scripts.training.loop import Chance
+from scripts.training.loop import Chance, TrainingError
 from scripts.training.photographs import Labelled, Sentences
 
 __all__ = ["SightOptions", "SightStage"]
@@ -75,7 +75,14 @@ class _Sight(nn.Module):
 
 
 class SightStage:
-    """See the module; ``steps`` is needed to know when the pictures grow."""
+    """See the module; ``steps`` is needed to know when the pictures grow.
+
+    Figures: ``named`` and ``spoken`` are the two losses, ``right`` the share of a batch named right, ``top1`` that of
+    the validation split.
+
+    Raises:
+        TrainingError: where the validation split shows other classes than the training split.
+    """
 
     name = "sight"
 
@@ -92,6 +99,9 @@ class SightStage:
         self.options, self.steps = options, steps
         self.labelled, self.sentences = labelled, sentences
         self.labelled_check, self.sentences_check = labelled_check, sentences_check
+        if labelled_check.names != labelled.names:
+            differ = sorted({each[0] for each in labelled.names} ^ {each[0] for each in labelled_check.names})
+            raise TrainingError(f"splits train and val of the labelled packs show other classes: {differ[:5]}")
         counts = Counter(word for texts in sentences.sentences for word in set(_words(texts)))
         self.vocabulary = sorted(word for word, count in counts.items() if count >= options.fewest)
         self.bags = self._bags(sentences)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from encoders.openclip.decoder import CocaDecoder
 from encoders.openclip.visual import VisualTokens
 from scripts.training.bank import ClipBank, StillBank
-from scripts.training.loop import Chance
+from scripts.training.loop import Chance, TrainingError
 from scripts.training.words import WordsOptions, caption_loss, matching_loss, noisy, retrieval_figures
 
 __all__ = ["VideoOptions", "VideoStage", "clip_tokens", "order_read", "set_budget"]
@@ -149,11 +149,17 @@ def set_budget(decoder: CocaDecoder, budget: int) -> None:
 def order_read(decoder: CocaDecoder, bank: ClipBank, tokenize: Callable[[list[str]], Tensor]) -> tuple[float, float]:
     """How often the true sentence of a clip is likelier than its foil, and the mean loss of the true ones.
 
-    Chance is a half; a model that does not read time cannot do better.
+    Chance is a half; a model that does not read time cannot do better where a bank holds as many clips one way as the
+    other.
+
+    Raises:
+        TrainingError: where no clip of the bank has a foil.
     """
     device = decoder.device
     scores: list[list[Tensor]] = [[], []]
-    with_foil = torch.tensor([i for i, foil in enumerate(bank.foils) if foil is not None])
+    with_foil = torch.tensor([i for i, foil in enumerate(bank.foils) if foil is not None], dtype=torch.long)
+    if not len(with_foil):
+        raise TrainingError(f"none of {len(bank)} clips has a foil: order cannot be judged; make more clips")
     foils = [bank.foils[int(i)] or "" for i in with_foil]
     for kind, texts in enumerate(([bank.sentences[int(i)][0] for i in with_foil], foils)):
         ids = tokenize(texts)
