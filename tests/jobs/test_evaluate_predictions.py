@@ -154,7 +154,8 @@ def test_the_json_is_written_to_a_file_too(ours: list[str], tmp_path: Path, caps
     error = answer(capsys, *ours, "--out", str(tmp_path / "none" / "scores.json"), code=2)["error"]
     assert error["type"] == "UsageError"
     assert "cannot be written: No such file" in error["message"]
-    assert answer(capsys, *ours, "--out", str(tmp_path), code=2)["error"]["type"] == "UsageError"
+    (tmp_path / "folder").mkdir()
+    assert answer(capsys, *ours, "--out", str(tmp_path / "folder"), code=2)["error"]["type"] == "UsageError"
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
 
 
