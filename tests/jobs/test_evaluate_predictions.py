@@ -84,6 +84,10 @@ def test_what_counts_is_chosen(ours: list[str], capsys: pytest.CaptureFixture[st
     value = answer(capsys, *ours, "--iou", "0.8", "--iou", "0.81", "--limit", "1")
     assert (value["R1@0.8"], value["R1@0.81"]) == (66.67, 33.33)
     assert "R1@0.5" not in value
+    first_wrong = {**ANSWERS[1], "score": 0.9}
+    lines(Path(ours[3]), [*ANSWERS, first_wrong])
+    assert answer(capsys, *ours)["R5@0.5"] == 66.67
+    assert answer(capsys, *ours, "--limit", "1")["R5@0.5"] == 33.33
 
 
 def test_theirs_as_json_has_the_evaluators_own_keys(theirs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
