@@ -52,7 +52,8 @@ class Colours:
         raise NotImplementedError
 
     def encode_text(self, texts: Sequence[str]) -> torch.Tensor:
-        return torch.eye(DIMENSION)[[WORDS[text] for text in texts]]
+        # The background queries of the calibration are none of the three.
+        return torch.eye(DIMENSION)[[WORDS.get(text, DIMENSION - 1) for text in texts]]
 
     def encode_query(self, texts: Sequence[str]) -> torch.Tensor:
         return self.encode_text(texts)
