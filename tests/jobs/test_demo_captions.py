@@ -37,7 +37,7 @@ class _Catalog:
     def video(self, name: str) -> Any:
         if name == "gone":
             raise LibraryError("gone.mp4 has changed")
-        return SimpleNamespace(id=name)
+        return SimpleNamespace(id=name, uri=f"/f/{name}")
 
     def segments_of(self, video: str) -> list[Any]:
         return self.rows
