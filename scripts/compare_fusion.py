@@ -150,9 +150,7 @@ class Comparison:
             bank = read_bank(folder / name)
             for ratio in self.options.ratios:
                 rows = kept(bank.tokens.shape[1], ratio)
-                spent = merge_bank(merged_path(out, part, rows), bank, rows, progress)
-                if part == "learn" and self.results.get("merging", [ratio]) is None:
-                    self.results.add("merging", [ratio], {"seconds": spent})
+                merge_bank(merged_path(out, part, rows), bank, rows, progress)
 
     def train(self, runs: list[Run]) -> None:
         """Those that are not done, some side by side."""
@@ -246,8 +244,7 @@ class Comparison:
         sessions = [line["value"]["versions"] for line in self.results.lines if line["kind"] == "session"]
         for versions in dict.fromkeys(sessions):
             self.report.remark(f"Trained with: {versions}.")
-        merging = {line["key"][0]: line["value"]["seconds"] for line in self.results.lines if line["kind"] == "merging"}
-        tell(self.report, self.plan, self.bank, self.rows(), self.search(), merging, self.options.plot)
+        tell(self.report, self.plan, self.bank, self.rows(), self.search(), self.options.plot)
 
 
 def opened(options: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from scripts.benching.processes import Meter
-from scripts.comparing.data import Clips, given
+from scripts.comparing.data import Clips, given, merged_batch
+from scripts.comparing.methods import METHODS
 from scripts.comparing.model import Compared
 from scripts.comparing.runs import Run, batch_of, clips_of, make_model, optimizer, step_of
 
@@ -44,6 +45,7 @@ class _Bench:
         self.learner = optimizer(self.model, run.plan)
         chosen, self.sentence = batch_of(clips, run.plan, run.seed, 0)
         self.visual = given(clips, run.method, self.model.rows, chosen)
+        self.chosen = chosen
         self.inputs = call_inputs(self.model, self.visual, run.plan.context)
 
     def step(self) -> None:
@@ -56,6 +58,9 @@ class _Bench:
 
     def call(self) -> None:
         _call(*self.inputs, self.run.plan.half)
+
+    def merge(self) -> None:
+        merged_batch(self.clips.bank, self.model.rows, self.chosen)
 
     @torch.inference_mode()
     def caption(self) -> None:
@@ -70,15 +75,16 @@ class _Bench:
 
 
 def times_of(costs: Costs, signal: Callable[[], None]) -> list[dict[str, float]]:
-    """For each run: median seconds of a step, of one attention call (forward and back), of a clip's caption."""
+    """For each run: median seconds of a step, of one attention call (forward and back), of a clip's caption, and of
+    merging a clip, where the method reads merged tokens."""
     benches = []
     for run in costs.runs:
         clips = clips_of(run, "learn", 0, run.plan.learn)
         benches.append(_Bench(run, clips))
-        for act in (benches[-1].step, benches[-1].call, benches[-1].caption):
-            act()
+        for name in _acts(run):
+            getattr(benches[-1], name)()
             signal()
-    spent: list[dict[str, list[float]]] = [{"step": [], "call": [], "caption": []} for _ in benches]
+    spent: list[dict[str, list[float]]] = [{name: [] for name in _acts(run)} for run in costs.runs]
     for _ in range(costs.rounds):
         for bench, own in zip(benches, spent, strict=True):
             for name, values in own.items():
@@ -89,12 +95,17 @@ def times_of(costs: Costs, signal: Callable[[], None]) -> list[dict[str, float]]
             signal()
     return [
         {
-            "step_seconds": _median(own["step"]),
-            "call_seconds": _median(own["call"]),
-            "caption_seconds": _median(own["caption"]) / len(bench.visual),
+            f"{name}_seconds": _median(values) / (len(bench.visual) if name in ("caption", "merge") else 1)
+            for name, values in own.items()
         }
         for bench, own in zip(benches, spent, strict=True)
     ]
+
+
+def _acts(run: Run) -> tuple[str, ...]:
+    return (
+        ("step", "call", "caption", "merge") if METHODS[run.method].reads == "merged" else ("step", "call", "caption")
+    )
 
 
 def peak_of(run: Run, signal: Callable[[], None]) -> dict[str, float]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,42 +115,38 @@ def merged_path(folder: Path, part: str, rows: int) -> Path:
     return folder / f"{part}-{rows}.merged"
 
 
-def merge_bank(path: Path, bank: ClipBank, rows: int, tell: Callable[[str], None]) -> float:
-    """Merge every clip of a bank to ``rows`` tokens, as the module's own merging does; kept in ``path``.
-
-    The tokens do not change while a model learns, so what merging them gives does not either.
-
-    Returns:
-        Seconds a clip that it took, in batches.
-    """
+def merged_batch(bank: ClipBank, rows: int, chosen: Tensor) -> Any:
+    """Some clips merged to ``rows`` tokens, as the module's own merging does; a ``VisualTokens``."""
     from csat_fusion.attention.csat_module import CSATCrossAttention
     from encoders.openclip.decoder import merged_tokens
     from encoders.openclip.visual import VisualTokens
 
+    attention = CSATCrossAttention(8, 1, budget=rows)  # of which only the setting of its merging is used
+    raw = VisualTokens(bank.tokens[chosen].float(), None, bank.start_seconds[chosen], bank.end_seconds[chosen])
+    return merged_tokens(raw, attention)
+
+
+def merge_bank(path: Path, bank: ClipBank, rows: int, tell: Callable[[str], None]) -> None:
+    """Merge every clip of a bank to ``rows`` tokens, kept in ``path``.
+
+    The tokens do not change while a model learns, so what merging them gives does not either.
+    """
     facts = {"mark": bank_mark(bank), "rows": rows}
     if path.is_file():
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         if content["facts"] == facts:
-            return float(content["seconds"])
-    attention = CSATCrossAttention(8, 1, budget=rows)  # of which only the setting of its merging is used
-    found: list[VisualTokens] = []
-    spent = 0.0
-    for chosen in torch.arange(len(bank)).split(_AT_ONCE):
-        raw = VisualTokens(bank.tokens[chosen].float(), None, bank.start_seconds[chosen], bank.end_seconds[chosen])
-        begun = time.perf_counter()
-        found.append(merged_tokens(raw, attention))
-        spent += time.perf_counter() - begun
-    tell(f"{path.name}: {len(bank)} clips merged to {rows} tokens, {1e3 * spent / len(bank):.1f} ms a clip")
-    parts: dict[str, Any] = {
+            return
+    found = [merged_batch(bank, rows, chosen) for chosen in torch.arange(len(bank)).split(_AT_ONCE)]
+    tell(f"{path.name}: {len(bank)} clips merged to {rows} tokens")
+    parts = {
         "tokens": torch.cat([one.tokens.half() for one in found]),
-        "weight": torch.cat([one.weights if one.weights is not None else one.tokens.new_ones(1) for one in found]),
-        "start_seconds": torch.cat([one.start_seconds for one in found if one.start_seconds is not None]),
-        "end_seconds": torch.cat([one.end_seconds for one in found if one.end_seconds is not None]),
+        "weight": torch.cat([one.weights for one in found]),
+        "start_seconds": torch.cat([one.start_seconds for one in found]),
+        "end_seconds": torch.cat([one.end_seconds for one in found]),
     }
     partial = path.with_suffix(".partial")
-    torch.save({"facts": facts, "seconds": spent / len(bank), "merged": parts}, partial)
+    torch.save({"facts": facts, "merged": parts}, partial)
     os.replace(partial, path)
-    return spent / len(bank)
 
 
 def read_merged(path: Path) -> Merged:

@@ -51,7 +51,6 @@ def tell(
     bank: dict[str, Any],
     rows: Sequence[Row],
     search: dict[str, dict[float, float | None]],
-    merging: dict[int, float],
     plots: Path | None,
 ) -> None:
     """All tables, then the verdicts, then the plots."""
@@ -59,7 +58,7 @@ def tell(
     exact = next((row for row in rows if row.method == EXACT), None)
     _main_table(report, rows, exact)
     _other_way(report, rows)
-    _cost_table(report, plan, rows, exact, merging)
+    _cost_table(report, plan, rows, exact)
     _search_table(report, search, rows)
     if exact is not None:
         _judge(report, rows, exact)
@@ -127,15 +126,13 @@ def _other_way(report: Report, rows: Sequence[Row]) -> None:
     report.table("The other way round, and losses", header, table, note)
 
 
-def _cost_table(report: Report, plan: Plan, rows: Sequence[Row], exact: Row | None, merging: dict[int, float]) -> None:
+def _cost_table(report: Report, plan: Plan, rows: Sequence[Row], exact: Row | None) -> None:
     header = ["attention", "keeps", "parameters", "of them its own", "step, ms", "with merging, ms", "call, ms"]
     header += ["caption, ms", "state, kB", "peak of the call, MB"]
     table = []
     for row in rows:
         cost, first = row.cost, next(iter(row.outcomes.values()), {})
-        merged = METHODS[row.method].reads == "merged"
-        extra = merging.get(row.ratio, 0.0) * plan.batch if merged else 0.0
-        step = cost.get("step_seconds")
+        step, extra = cost.get("step_seconds"), cost.get("merge_seconds", 0.0) * plan.batch
         table.append(
             [
                 *row.label,
@@ -147,6 +144,7 @@ def _cost_table(report: Report, plan: Plan, rows: Sequence[Row], exact: Row | No
                 _scaled(cost, "peak_bytes", 1e-6),
             ]
         )
+    merging = {row.ratio: row.cost["merge_seconds"] for row in rows if "merge_seconds" in row.cost}
     spent = ", ".join(f"{1e3 * seconds:.1f} ms a clip to 1/{ratio}" for ratio, seconds in sorted(merging.items()))
     report.table(
         "Cost",

@@ -30,7 +30,7 @@ from scripts.comparing.data import merge_bank, merged_path, read_bank, sampled
 from scripts.comparing.figures import recalls
 from scripts.comparing.methods import METHODS, kept
 from scripts.comparing.model import Compared, Sizes, own_parameters
-from scripts.comparing.report import MARKS, put_between_marks
+from scripts.comparing.report import MARKS, Row, put_between_marks, tell
 from scripts.comparing.runs import Plan, Results, Run, batch_of, clips_of, make_model
 from scripts.comparing.verdicts import Difference, best_rate, compared, quantile
 
@@ -151,6 +151,32 @@ def test_rate_with_the_lowest_loss_that_is_finite() -> None:
     assert best_rate({1.0: 5.0, 2.0: math.nan}, tried) == 1.0
     assert best_rate({2.0: 4.0, 1.0: 4.0}, tried) == 1.0
     assert best_rate({3.0: None}, tried) is None
+
+
+def _row(method: str, ratio: int, base: float) -> Row:
+    outcomes = {seed: {"t2c_r1": base + seed, "cider": 3 * base + seed} for seed in range(3)}
+    return Row(method, ratio, 1e-3, outcomes, {})
+
+
+def _told(rows: list[Row], capsys: pytest.CaptureFixture[str]) -> str:
+    bank = dict.fromkeys(("tokens", "frames", "width", "sentences", "foils"), 4) | {"eyes": "an encoder"}
+    report = tables.Report("rows by hand")
+    plan = Plan(steps=2, batch=4, learn=16, choose=4, judge=10, context=16)
+    tell(report, plan, bank, rows, {row.method: {1e-3: 1.0} for row in rows}, None)
+    return capsys.readouterr().out
+
+
+def test_verdicts_come_from_the_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    ours, theirs = "csat at 1/8 at least equals exact attention", "linformer at 1/8 loses to exact attention"
+    said = _told([_row("exact", 1, 40.0), _row("csat", 8, 40.0), _row("linformer", 8, 30.0)], capsys)
+    assert f"**{ours}: met.** R@1 +0.0 ± 0.0 (+0.0 to +0.0): equals" in said
+    assert f"**{theirs}: met.** R@1 -10.0" in said
+    assert "`csat` at 1/8 less each other of the same state:\n\n- linformer: R@1 +10.0" in said
+    said = _told([_row("exact", 1, 40.0), _row("csat", 8, 30.0), _row("linformer", 8, 40.0)], capsys)
+    assert f"**{ours}: MISSED.** R@1 -10.0" in said
+    assert f"**{theirs}: MISSED.**" in said
+    one = Row("csat", 8, 1e-3, {0: {"t2c_r1": 99.0, "cider": 99.0}}, {})
+    assert f"**{ours}: open.**" in _told([_row("exact", 1, 40.0), one], capsys)
 
 
 # -- retrieval ---------------------------------------------------------------------------------------------------------
@@ -419,7 +445,14 @@ def test_results_of_another_bank_are_refused(bank: Path, tmp_path: Path) -> None
     plan = _run(bank, "exact").plan
     first = Results(tmp_path / "r.jsonl", plan, {"learn": "a"})
     first.add("run", ["exact", 1, 0, 1e-3], {"t2c_r1": 1.5})
-    assert Results(tmp_path / "r.jsonl", plan, {"learn": "a"}).get("run", ["exact", 1, 0, 1e-3]) == {"t2c_r1": 1.5}
+    with (tmp_path / "r.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"kind": "run", "key": ["csat"')  # a kill in the middle of a line
+    again = Results(tmp_path / "r.jsonl", plan, {"learn": "a"})
+    assert again.get("run", ["exact", 1, 0, 1e-3]) == {"t2c_r1": 1.5}
+    again.add("run", ["csat", 4, 0, 1e-3], {"t2c_r1": 2.5})
+    third = Results(tmp_path / "r.jsonl", plan, {"learn": "a"})
+    assert third.get("run", ["csat", 4, 0, 1e-3]) == {"t2c_r1": 2.5}
+    assert third.get("run", ["csat", 4, 1, 1e-3]) is None
     with pytest.raises(InputError, match="bank learn 'a' there, 'b' here"):
         Results(tmp_path / "r.jsonl", plan, {"learn": "b"})
 
