@@ -21,7 +21,9 @@ def toy_packs(folder: Path, seed: int = 0) -> Path:
     """flickr8k (12 and 8 drawn pictures with their sentences), and plain colours as labelled packs; the folder."""
     pictures, texts = drawn_pictures(20, 32, np.random.default_rng(seed))
     rows = [
-        _row(i, 32, f"drawn_{i}", "train" if i < 12 else "val", [f"{text} .", "a drawing", text, f"We see {text}", "it"])
+        _row(
+            i, 32, f"drawn_{i}", "train" if i < 12 else "val", [f"{text} .", "a drawing", text, f"We see {text}", "it"]
+        )
         for i, text in enumerate(texts)
     ]
     write_files(folder, "flickr8k", [jpeg(picture) for picture in pictures], rows)
