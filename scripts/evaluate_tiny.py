@@ -51,6 +51,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default="tiny", help="whose card (%(default)s)")
     parser.add_argument("--packs", type=Path, metavar="FOLDER", help="with flickr8k, tinyimagenet and caltech101")
     parser.add_argument("--media", type=Path, metavar="FOLDER", help="folders of videos, each with a moments.jsonl")
+    parser.add_argument("--answers", type=Path, metavar="FILE", help="with --media: each query and its answer (JSONL)")
     parser.add_argument("--curves", type=Path, metavar="FILE", help="curves.jsonl of the training")
     parser.add_argument("--parts", help=f"which, of {','.join(PARTS)} (all whose material is given)")
     parser.add_argument("--threads", type=int, default=2, help="to encode with (%(default)s)")
@@ -148,7 +149,13 @@ class Card:
 
         options = self.options
         few = self._few("moments")
-        return moments(options.model, options.media, device=options.device, limit=few, step=stepper())
+        found = moments(options.model, options.media, device=options.device, limit=few, step=stepper())
+        answers = found.pop("answers")
+        if options.answers is not None:
+            lines = [json.dumps(tidy(answer), ensure_ascii=False) + "\n" for answer in answers]
+            options.answers.write_text("".join(lines), encoding="utf-8")
+            say(f"wrote {options.answers}")
+        return found
 
     def curves(self) -> dict[str, Any]:
         from scripts.carding.curves import plot_curves, read_curves

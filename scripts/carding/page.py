@@ -104,8 +104,8 @@ def _retrieval(v: Values, beside: str) -> str:
 
 
 def _failures(v: Values, beside: str) -> str:
-    texts = [[w["rank"], w["text"], w["key"], w["taken"]["captions"][0], w["taken"]["key"]] for w in v["worst_texts"]]
-    pictures = [[w["rank"], w["key"], w["captions"][0], w["taken"]] for w in v["worst_pictures"]]
+    texts = [[w["rank"], w["text"], w["key"], w["taken"]["caption"], w["taken"]["key"]] for w in v["worst_texts"]]
+    pictures = [[w["rank"], w["key"], w["caption"], w["taken"]] for w in v["worst_pictures"]]
     return "\n".join(
         [
             "Sentences whose picture was found last:\n",
@@ -197,15 +197,15 @@ def _moments(v: Values, beside: str) -> str:
     return "\n".join(parts)
 
 
-def _answers(v: Values, beside: str) -> str:
+def _videos(v: Values, beside: str) -> str:
     rows: list[list[object]] = []
     for s in v["sets"]:
-        for a in s["answers"]:
-            right = ", ".join(f"{start:.1f}-{end:.1f}" for start, end in a["right"])
-            answer = "-" if a["answer"] is None else f"{a['answer'][0]:.1f}-{a['answer'][1]:.1f}"
-            peak = number(a["peak"]) + (" inside" if a["peak_inside"] else "")
-            rows.append([a["video"], a["query"], right, answer, peak, number(a["iou"], 2)])
-    return table(["video", "query", "right, s", "first answer, s", "peak, s", "IoU"], rows)
+        plain = s["in_video"]["baseline"]["per_video"]
+        for video, scores in s["in_video"]["per_video"].items():
+            figures = [number(scores[name]) for name in ("R1@0.3", "R5@0.3", "mean_iou", "peak_inside")]
+            rows.append([video, scores["queries"], *figures, number(plain[video]["peak_inside"])])
+    header = ["video", "queries", "R@1, IoU 0.3", "R@5, IoU 0.3", "mean IoU", "peak inside", "of mean-pooled windows"]
+    return table(header, rows)
 
 
 def _curves(v: Values, beside: str) -> str:
@@ -229,6 +229,6 @@ BLOCKS: dict[str, tuple[str, Callable[[Values, str], str]]] = {
     "drawings": ("drawings", _drawings),
     "speed": ("speed", _speed),
     "moments": ("moments", _moments),
-    "answers": ("moments", _answers),
+    "videos": ("moments", _videos),
     "curves": ("curves", _curves),
 }

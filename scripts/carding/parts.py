@@ -68,7 +68,7 @@ def retrieval(
     scores = retrieval_scores(image, text, owner)
 
     def row(picture: int) -> dict[str, Any]:
-        return {"key": pack.rows[chosen[picture]]["key"], "captions": pack.rows[chosen[picture]]["captions"]}
+        return {"key": pack.rows[chosen[picture]]["key"], "caption": pack.rows[chosen[picture]]["captions"][0]}
 
     worst_texts = [
         {
@@ -196,6 +196,9 @@ def moments(
     The libraries are made as ``longreel submit`` makes them by default, and thrown away. ``limit``: only so many
     moments of each, for a quick look.
 
+    Under ``answers`` is what was answered first to each query, with what is right: for one's own eyes, as the queries
+    of test data may not be ours to copy. Everything else is figures.
+
     Raises:
         InputError: there is no such folder, or a video of the truth cannot be indexed.
     """
@@ -204,12 +207,13 @@ def moments(
     found = sorted(path.parent for path in folder.glob("*/moments.jsonl"))
     if not found:
         raise InputError(f"{folder}: no folder in it has a moments.jsonl")
-    sets = []
+    sets, answers = [], []
     for each in found:
         truth = read_truth(each / "moments.jsonl")[:limit]
         scores = _library(model, each, truth, device, step)
-        sets.append({"name": each.name, **scores.to_dict(), "answers": _answers(scores, truth)})
-    return {"limit": limit, "sets": sets}
+        sets.append({"name": each.name, **scores.to_dict(), "refused": len(scores.refused)})
+        answers += _answers(scores, truth)
+    return {"limit": limit, "sets": sets, "answers": answers}
 
 
 def _library(model: str, folder: Path, truth: Sequence[TruthMoment], device: str, step: Step | None) -> LibraryScores:

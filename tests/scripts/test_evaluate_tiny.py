@@ -74,7 +74,7 @@ def test_all_parts_of_an_untrained_model_and_the_page_of_them(packs: Path, log: 
     assert make_tiny_card.main(["--page", str(card)]) == 0
     assert make_tiny_card.main(["--page", str(card), "--check"]) == 0
     text = card.read_text()
-    assert text.count("Not measured yet.") == 2  # moments and answers
+    assert text.count("Not measured yet.") == 2  # moments and videos
     assert text.count("not to be quoted") == len(BLOCKS) - 2
     assert "![curves](card/curves-sight.png)" in text
     changed = read(out / "retrieval.json")
@@ -92,18 +92,21 @@ def test_moments_of_films(tmp_path: Path) -> None:
         for video, query, start, end in truth:
             file.write(json.dumps({"video": video, "query": query, "start": start, "end": end}) + "\n")
     given = ["--model", NAME, "--media", str(films.parent), "--out", str(tmp_path / "card")]
-    assert evaluate_tiny.main([*given, "--parts", "moments"]) == 0
+    kept = tmp_path / "answers.jsonl"
+    assert evaluate_tiny.main([*given, "--parts", "moments", "--answers", str(kept)]) == 0
     value = read(tmp_path / "card" / "moments.json")
     (clips,) = value["sets"]
     assert clips["name"] == "clips"
     assert clips["in_video"]["queries"] == 2
     assert clips["in_video"]["peak_inside"] == 100.0
-    assert [answer["query"] for answer in clips["answers"]] == ["red", "green"]
-    assert all(answer["peak_inside"] and answer["iou"] > 0.5 for answer in clips["answers"])
+    assert "green" not in (tmp_path / "card" / "moments.json").read_text()  # test data's queries are not copied
+    answers = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert [(answer["query"], answer["right"]) for answer in answers] == [("red", [[0, 4]]), ("green", [[4, 8]])]
+    assert all(answer["peak_inside"] and answer["iou"] > 0.5 for answer in answers)
     rows = pages.BLOCKS["moments"][1](value, "card")
     assert "| mean-pooled windows |" in rows
     assert "times chance" in rows
-    assert "0.0-4.0" in pages.BLOCKS["answers"][1](value, "card")
+    assert "| a.mp4 | 2 | 100.0 |" in pages.BLOCKS["videos"][1](value, "card")
 
 
 def test_a_folder_without_moments_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,7 +220,7 @@ def test_a_model_that_cannot_caption_says_so(packs: Path, tmp_path: Path) -> Non
 
 
 def test_commands_name_no_machine_paths() -> None:
-    words = ["--packs", "/home/me/packs", "--out", "docs/tiny-model", "--media", "../shared/media"]
+    words = ["--packs", "/home/me/packs", "--out", "docs/tiny-model", "--media", "../else/media"]
     assert evaluate_tiny.command(words) == (
         "python scripts/evaluate_tiny.py --packs packs --out docs/tiny-model --media media"
     )
