@@ -31,9 +31,11 @@ from pipeline.media import Span
 if TYPE_CHECKING:
     from pipeline.library import Library
 
-__all__ = ["Latency", "LibraryScores", "SettingScores", "evaluate_library", "match_videos"]
+__all__ = ["Latency", "LibraryScores", "Progress", "SettingScores", "evaluate_library", "match_videos"]
 
 Progress = Callable[[str, float, "float | None"], None]
+"""Told what is being done, how much of it is done, and of how much (``None``: nobody knows)."""
+
 _LATE_SECONDS = 1.0  # a right span may reach so far beyond a video: durations in files are rounded
 
 

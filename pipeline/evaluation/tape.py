@@ -26,6 +26,7 @@ import numpy.typing as npt
 from pipeline.catalog import video_id_for
 from pipeline.digest import Digest, DigestOptions
 from pipeline.errors import InputError
+from pipeline.evaluation.library import Progress
 from pipeline.ingest import (
     IngestOptions,
     inspect_in,
@@ -47,10 +48,7 @@ if TYPE_CHECKING:
     from pipeline.index import IndexOptions
     from pipeline.search import SearchOptions
 
-__all__ = ["Progress", "Tape", "TapedPart", "TapedVideo", "record", "replay"]
-
-Progress = Callable[[str, float, "float | None"], None]
-"""Told what is being done, how much of it is done, and of how much (``None``: nobody knows)."""
+__all__ = ["Tape", "TapedPart", "TapedVideo", "record", "replay"]
 
 Transform = Callable[["TapedPart", PartResult], PartResult]
 
