@@ -6,9 +6,10 @@
     python scripts/compare_fusion.py --bank run --out compared --report --json out.json --plot docs/plots
 
 Exact attention, Linformer, Performer, CSAT as published and CSAT's default form with and without LISTA, at keep ratios
-1/4, 1/8 and 1/16, at least three seeds each; and two controls. Rates are searched for every method alike. A finished
-run is a line of results.jsonl in the output folder, so the same command goes on where a killed one stopped. Costs are
-measured at the end, when no run shares the machine.
+1/4, 1/8 and 1/16, at least three seeds each; and two controls. Every method is tried at every rate; all rows have the
+rate at which they lose least on held-out clips, on average. A finished run is a line of results.jsonl in the output
+folder, so the same command goes on where a killed one stopped. Costs are measured at the end, when no run shares the
+machine.
 
 Tables go to stdout, progress to stderr. The exit code is 1 where something could not be measured.
 """
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.comparing.methods import METHODS, kept, ratios_of
+from scripts.comparing.methods import CONTROLS, METHODS, kept, ratios_of
 
 if TYPE_CHECKING:
     from scripts.benching.tables import Report
@@ -118,24 +119,32 @@ class Comparison:
             (name, ratios[len(ratios) // 2], 0, rate) for name, ratios in middle.items() for rate in self.options.rates
         ]
 
-    def search(self) -> dict[str, dict[float, float | None]]:
-        """The loss on held-out clips of each method at each rate; None where it did not stay finite."""
-        found: dict[str, dict[float, float | None]] = {name: {} for name in self.options.methods}
+    def search(self) -> dict[str, dict[float, dict[str, Any]]]:
+        """The outcome of each method at each rate that was tried."""
+        found: dict[str, dict[float, dict[str, Any]]] = {name: {} for name in self.options.methods}
         for key in self.searched():
             if (outcome := self.results.get("run", list(key))) is not None:
-                found[key[0]][key[3]] = outcome.get("held_out")
+                found[key[0]][key[3]] = outcome
         return found
 
-    def wanted(self) -> list[tuple[str, int, int, float]]:
-        """The runs of the tables, seed by seed; without methods of which no rate is known."""
-        from scripts.comparing.verdicts import best_rate
+    def rate(self) -> float | None:
+        """The rate of all rows; controls have no say, nor methods that were not tried at every rate."""
+        from scripts.comparing.verdicts import common_rate
 
-        rates = {name: best_rate(tried, self.options.rates) for name, tried in self.search().items()}
+        search = self.search()
+        voters = [name for name in search if name not in CONTROLS] or list(search)
+        losses = {name: {rate: one.get("held_out") for rate, one in search[name].items()} for name in voters}
+        return common_rate(losses, self.options.rates)
+
+    def wanted(self) -> list[tuple[str, int, int, float]]:
+        """The runs of the tables, seed by seed; none before the rate is known."""
+        rate = self.rate()
+        if rate is None:
+            return []
         return [
             (name, ratio, seed, rate)
             for seed in range(self.options.seeds)
             for name in self.options.methods
-            if (rate := rates[name]) is not None
             for ratio in ratios_of(name, self.options.ratios)
         ]
 
@@ -233,8 +242,8 @@ class Comparison:
                 self.report.unavailable(name, outcome["failed"])
             else:
                 found[method, ratio].outcomes[seed] = outcome
-        for name in {*self.options.methods} - {method for method, _ in found}:
-            self.report.unavailable(name, "no rate is known at which it learns")
+        if not keys:
+            self.report.unavailable("all rows", "no rate is known at which a method learns")
         order = list(METHODS)
         return sorted(found.values(), key=lambda row: (order.index(row.method), row.ratio))
 
@@ -244,7 +253,7 @@ class Comparison:
         sessions = [line["value"]["versions"] for line in self.results.lines if line["kind"] == "session"]
         for versions in dict.fromkeys(sessions):
             self.report.remark(f"Trained with: {versions}.")
-        tell(self.report, self.plan, self.bank, self.rows(), self.search(), self.options.plot)
+        tell(self.report, self.plan, self.bank, self.rows(), self.search(), self.rate(), self.options.plot)
 
 
 def opened(options: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:

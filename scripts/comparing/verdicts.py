@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Difference", "best_rate", "compared", "quantile"]
+__all__ = ["Difference", "common_rate", "compared", "quantile"]
 
 # Two-sided 95% quantiles of Student's t for 1 to 30 degrees of freedom.
 _QUANTILES = (
@@ -81,7 +81,16 @@ def quantile(freedom: int) -> float:
     return _QUANTILES[min(freedom, len(_QUANTILES)) - 1]
 
 
-def best_rate(held_out: Mapping[float, float | None], tried: Sequence[float]) -> float | None:
-    """The rate with the lowest loss on held-out clips; None where no run with any of them stayed finite."""
-    known = {rate: value for rate in tried if (value := held_out.get(rate)) is not None and math.isfinite(value)}
-    return min(known, key=lambda rate: (known[rate], rate)) if known else None
+def common_rate(losses: Mapping[str, Mapping[float, float | None]], tried: Sequence[float]) -> float | None:
+    """The rate for all methods: the one with the lowest mean of their ``losses`` on held-out clips.
+
+    A method votes where it was tried at every rate; one that did not stay finite (None) at a rate counts against that
+    rate before any loss does. None where no method was tried at every rate, or none stayed finite at any.
+    """
+    voters = [own for own in losses.values() if all(rate in own for rate in tried)]
+    ranked = []
+    for rate in tried:
+        known = [value for own in voters if (value := own[rate]) is not None and math.isfinite(value)]
+        if known:
+            ranked.append((len(voters) - len(known), math.fsum(known) / len(known), rate))
+    return min(ranked)[2] if ranked else None

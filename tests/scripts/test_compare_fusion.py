@@ -32,7 +32,7 @@ from scripts.comparing.methods import METHODS, kept
 from scripts.comparing.model import Compared, Sizes, own_parameters
 from scripts.comparing.report import MARKS, Row, put_between_marks, tell
 from scripts.comparing.runs import Plan, Results, Run, batch_of, clips_of, make_model
-from scripts.comparing.verdicts import Difference, best_rate, compared, quantile
+from scripts.comparing.verdicts import Difference, common_rate, compared, quantile
 
 FRAMES, PATCHES, WIDTH = 4, 4, 16
 TOKENS = FRAMES * PATCHES
@@ -145,12 +145,16 @@ def test_quantiles_are_students() -> None:
     assert quantile(1000) == quantile(30)
 
 
-def test_rate_with_the_lowest_loss_that_is_finite() -> None:
+def test_rate_at_which_all_lose_least() -> None:
     tried = (1.0, 2.0, 3.0)
-    assert best_rate({1.0: 5.0, 2.0: 4.0, 3.0: None}, tried) == 2.0
-    assert best_rate({1.0: 5.0, 2.0: math.nan}, tried) == 1.0
-    assert best_rate({2.0: 4.0, 1.0: 4.0}, tried) == 1.0
-    assert best_rate({3.0: None}, tried) is None
+    first, second = {1.0: 5.0, 2.0: 4.0, 3.0: 4.5}, {1.0: 5.0, 2.0: 6.0, 3.0: 5.0}
+    assert common_rate({"a": first}, tried) == 2.0
+    assert common_rate({"a": first, "b": second}, tried) == 3.0  # the best of neither
+    assert common_rate({"a": first, "b": {1.0: 5.0, 2.0: 9.0}}, tried) == 2.0  # not tried everywhere: no say
+    assert common_rate({"a": first, "b": {**second, 2.0: None, 3.0: math.nan}}, tried) == 1.0
+    assert common_rate({"a": {1.0: 4.0, 2.0: 4.0, 3.0: 4.0}}, tried) == 1.0
+    assert common_rate({"a": dict.fromkeys(tried)}, tried) is None
+    assert common_rate({}, tried) is None
 
 
 def _row(method: str, ratio: int, base: float) -> Row:
@@ -162,7 +166,7 @@ def _told(rows: list[Row], capsys: pytest.CaptureFixture[str]) -> str:
     bank = dict.fromkeys(("tokens", "frames", "width", "sentences", "foils"), 4) | {"eyes": "an encoder"}
     report = tables.Report("rows by hand")
     plan = Plan(steps=2, batch=4, learn=16, choose=4, judge=10, context=16)
-    tell(report, plan, bank, rows, {row.method: {1e-3: 1.0} for row in rows}, None)
+    tell(report, plan, bank, rows, {row.method: {1e-3: {}} for row in rows}, 1e-3, None)
     return capsys.readouterr().out
 
 
@@ -332,7 +336,9 @@ def test_from_banks_to_tables_and_again(
     for verdict in ("csat at 1/4 at least equals exact attention", "CIDEr", "Trained with: "):
         assert verdict in said
     finished = _lines(out, "run")
-    assert len(finished) == 2 * 2 + 2  # two rates each, then a second seed at the better one
+    assert len(finished) == 2 * 2 + 2  # two rates each, then a second seed at one of them, the same for both
+    keys = [json.loads(line)["key"] for line in finished]
+    assert len({rate for _, _, seed, rate in keys if seed == 1}) == 1
     written = json.loads(numbers.read_text(encoding="utf-8"))
     assert set(written["tables"][0]["values"]) == {"exact/all", "csat/1/4"}
     page = document.read_text(encoding="utf-8")
