@@ -239,7 +239,7 @@ def _show(result: DemoResult, seconds: float) -> None:
             f"in words: {result.right_films} of {asked} found the right film first (by chance {result.chance:.1f}), "
             f"{_right(result.worded)} of {asked} the right moment"
         )
-    if any(not answer.right for answer in result.worded):
+    if result.as_expected and any(not answer.right for answer in result.worded):
         click.echo(
             f"  the wrong ones are {result.model}'s own mistakes; a larger model makes fewer (longreel models list)"
         )

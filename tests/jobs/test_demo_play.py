@@ -69,7 +69,7 @@ def test_the_sheet_frames_right_answers_green_and_wrong_ones_red(tmp_path: Path)
     right, wrong = _moment("/f/sea.mp4", 0, 8), _moment("/f/room.avi", 0, 8)
     pictures = {(m.video, m.peak_seconds): np.full((180, 320, 3), 128, np.uint8) for m in (right, wrong)}
 
-    def drawn(*answers: Answer) -> np.ndarray:  # type: ignore[type-arg]
+    def drawn(*answers: Answer) -> np.ndarray:
         path = contact_sheet(tmp_path / "sheet.png", answers, pictures, {"/f/sea.mp4": 8.0}, "heading", "detail")
         with Image.open(path) as sheet:
             assert sheet.format == "PNG"
@@ -86,7 +86,7 @@ def test_the_sheet_frames_right_answers_green_and_wrong_ones_red(tmp_path: Path)
     assert len(drawn(_answer(right), _answer(wrong), _answer())) > len(drawn(_answer(right)))
 
 
-def _has(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:  # type: ignore[type-arg]
+def _has(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
     return bool((picture == np.asarray(colour)).all(axis=2).any())
 
 
