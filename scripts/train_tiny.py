@@ -145,9 +145,13 @@ class Training:
         self._read: dict[str, Any] = {}
 
     def run(self, stages: list[str]) -> None:
+        import torch
+
         for stage in stages:
             tell(f"stage {stage} on {self.device}")
-            network = getattr(self, stage)()
+            with torch.random.fork_rng(devices=[]):  # heads and whatever else a stage begins with come from the seed
+                torch.manual_seed(self.options.seed)
+                network = getattr(self, stage)()
             if stage == STAGES[-1]:
                 from scripts.training.model import CONFIG, write_weights
 

@@ -26,7 +26,10 @@ def make_model(seed: int, drop_path: float = 0.0) -> nn.Module:
     model = build(config, seed)
     for block in (*model.text.transformer.resblocks, *model.text_decoder.resblocks, *model.text_decoder.cross_attn):
         nn.init.zeros_(block.mlp.c_proj.weight)  # blocks begin small, as those of the image tower do
-    nn.init.normal_(model.text_decoder.text_projection, std=model.text_decoder.text_projection.shape[0] ** -0.5)
+    projection = model.text_decoder.text_projection
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
     return model.requires_grad_(True)
 
 
@@ -36,7 +39,7 @@ def write_weights(model: nn.Module, path: Path) -> None:
     Raises:
         TrainingError: where a weight does not fit into half precision; nothing is written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {}
     for key, value in model.state_dict().items():
@@ -48,5 +51,5 @@ def write_weights(model: nn.Module, path: Path) -> None:
                 raise TrainingError(f"{key} does not fit into half precision: its largest is {largest}, 65504 fits")
         state[key] = half
     partial = path.with_suffix(".partial")
-    save_file(state, str(partial))
+    partial.write_bytes(save(state))  # not save_file, which lets nobody else read the file
     os.replace(partial, path)

@@ -119,6 +119,13 @@ def test_a_seed_decides_the_weights(model: Any) -> None:
         )
 
 
+def test_every_weight_comes_from_the_seed(model: Any) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        other = make_model(0).state_dict()
+    assert all(torch.equal(other[key], value) for key, value in model.state_dict().items())
+
+
 def test_weights_go_through_half_precision_and_back(model: Any, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

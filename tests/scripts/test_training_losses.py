@@ -105,6 +105,16 @@ def test_the_order_of_a_batch_says_nothing(seed: int, smoothing: float) -> None:
     torch.testing.assert_close(matching_loss(images[i], texts[j], scale, rows[i], columns[j], options), want)
 
 
+def test_those_of_a_group_share_the_target() -> None:
+    images, texts, scale = torch.eye(2, 4), torch.randn(3, 4, generator=source()), torch.tensor(1.0)
+    got = matching_loss(images, texts, scale, torch.tensor([7, 8]), torch.tensor([7, 7, 8]), HARD)
+    logits = functional.normalize(texts).T[:2] * scale.exp()
+    rows, columns = logits.log_softmax(1), logits.log_softmax(0)
+    first = -(0.5 * rows[0, 0] + 0.5 * rows[0, 1] + rows[1, 2]) / 2
+    second = -(columns[0, 0] + columns[0, 1] + columns[1, 2]) / 3
+    torch.testing.assert_close(got, 0.5 * (first + second))
+
+
 def test_cosines_are_not_multiplied_by_more_than_the_highest_scale() -> None:
     images, own = torch.randn(3, 8, generator=source()), torch.arange(3)
     at, over = (
