@@ -150,13 +150,14 @@ class Comparison:
 
     def merge(self) -> None:
         from scripts.benching.tables import progress
-        from scripts.comparing.data import PARTS, merge_bank, merged_path, read_bank
+        from scripts.comparing.data import PARTS, merge_bank, merged_path, read_bank, take
 
         if not any(METHODS[name].reads == "merged" for name in self.options.methods):
             return
         folder, out = self.options.bank or self.options.out, self.options.out
+        counts = {"learn": self.plan.learn + self.plan.choose, "judge": self.plan.judge}
         for part, name in PARTS.items():
-            bank = read_bank(folder / name)
+            bank = take(read_bank(folder / name), 0, counts[part])
             for ratio in self.options.ratios:
                 rows = kept(bank.tokens.shape[1], ratio)
                 merge_bank(merged_path(out, part, rows), bank, rows, progress)
@@ -274,10 +275,10 @@ def opened(options: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
             f"{folder}: clips.bank has {list(learn.tokens.shape[1:])} tokens a clip, clips_check.bank "
             f"{list(judge.tokens.shape[1:])}"
         )
-    choose = min(400, len(learn) // 5)
+    choose = min(400, len(learn) // 5, (options.clips or len(learn)) // 2)
     most = len(learn) - choose
     if choose < 2 or most < 2 or len(judge) < 2:
-        raise InputError(f"{folder}: {len(learn)} and {len(judge)} clips; at least 10 and 2 are needed")
+        raise InputError(f"{folder}: {len(learn)} and {len(judge)} clips; at least 10 and 2 are needed, and --clips 4")
     judged = min(len(judge), options.judged or len(judge))
     own = [text for texts in judge.sentences[:judged] for text in texts]
     ids = tokenizer(_CONTEXT)([text for texts in (*learn.sentences, *judge.sentences) for text in texts])
