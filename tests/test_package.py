@@ -24,7 +24,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES: list[str] = PROJECT["tool"]["setuptools"]["packages"]
 TOP = sorted({name.partition(".")[0] for name in PACKAGES})
 # Files that are read at run time or by type checkers, beside modules.
-DATA = ("*.yaml", "*.mako", "*.safetensors", "*.json", "py.typed", "*.html", "*.css", "*.js")
+DATA = ("*.yaml", "*.mako", "*.safetensors", "*.json", "*.gz", "py.typed", "*.html", "*.css", "*.js")
 
 
 def run(command: list[str | Path], cwd: Path, **environment: str) -> str:
