@@ -83,6 +83,11 @@ def test_two_videos_of_one_name_are_told_apart(library: Library) -> None:
     scores = evaluate_library(library, mine, limit=2)
     blues = [p.video for p in scores.in_library.predictions if p.query_id == mine[0].query_id]
     assert sorted(blues) == ["/v/a.mp4", "a.mp4"]  # the other is named by its own name, which the truth does not mean
+    other = library.video("/other/a.mp4").id
+    with library.writing("test") as catalog:
+        catalog.describe_video(other, "/v/a.mp4")  # a name that is the address of the first
+    scores = evaluate_library(library, mine[:1], limit=2)
+    assert sorted(p.video for p in scores.in_library.predictions) == sorted(["/v/a.mp4", other])
     named = [replace(mine[0], video=library.video("/v/a.mp4").id)]
     assert evaluate_library(library, named, limit=2).in_video.scores.r1[0.7] == 100
 
