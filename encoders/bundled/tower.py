@@ -73,7 +73,8 @@ class TinyTower(nn.Module):
             nn.BatchNorm2d(_CHANNELS[0]),
             nn.ReLU(),
         )
-        blocks, before, total = [], _CHANNELS[0], sum(_DEPTHS)
+        blocks: list[nn.Module] = []
+        before, total = _CHANNELS[0], sum(_DEPTHS)
         for channels, stride, depth in zip(_CHANNELS, _STRIDES, _DEPTHS, strict=True):
             for i in range(depth):
                 rate = drop_path_rate * len(blocks) / (total - 1)  # later blocks are dropped more often

@@ -55,7 +55,18 @@ def test_the_whole_of_it_here(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert (code, report["ok"], failed) == (0, True, [])
     assert {check["group"] for check in report["checks"]} == set(CHECKS)
     by_name = {check["name"]: check for check in report["checks"]}
-    assert {"python", "torch", "faiss", "cpu", "h264", "av1", "model cache", "bundled model", "placement", "library"} <= set(by_name)
+    assert {
+        "python",
+        "torch",
+        "faiss",
+        "cpu",
+        "h264",
+        "av1",
+        "model cache",
+        "bundled model",
+        "placement",
+        "library",
+    } <= set(by_name)
     assert all(check["advice"] for check in report["checks"] if check["status"] != "ok")
     assert all("\n" not in check["detail"] + check["advice"] for check in report["checks"])
     assert not (tmp_path / "store").exists(), "the doctor changes nothing"
