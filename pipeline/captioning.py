@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from csat_fusion.errors import CompressionError
 from pipeline.catalog.records import CaptionRecord, SegmentRow, VideoRecord
 from pipeline.digest import TokenOptions
-from pipeline.errors import LibraryError
+from pipeline.errors import LibraryError, OptionError
 from pipeline.ingest import DecodeOptions, IngestOptions, inspect_in, watch_in
 from pipeline.isolation import Isolated
 from pipeline.media import Block, Span
@@ -86,6 +86,7 @@ def caption_segments(
         captioned: called with each caption once it is kept.
 
     Raises:
+        OptionError: a limit below 1.
         UnknownVideo: no such video.
         SourceError: the video has to be read again, and cannot be.
         LibraryBusy: another process writes to this library.
@@ -93,6 +94,8 @@ def caption_segments(
             catalog is damaged.
         EncoderError: the captioner cannot caption.
     """
+    if limit is not None and limit < 1:
+        raise OptionError(f"limit is {limit}; allowed: 1 or more, or None for all segments")
     catalog = library.catalog
     record = catalog.video(video)
     name = captioner.info.name

@@ -16,7 +16,7 @@ from encoders.captioning import Caption, CaptionerOptions, Wording
 from pipeline.captioning import caption_library, caption_segments
 from pipeline.catalog.records import CaptionRecord
 from pipeline.digest import DigestOptions, TokenOptions
-from pipeline.errors import LibraryBusy, LibraryError, SourceNotFound, UnknownVideo
+from pipeline.errors import LibraryBusy, LibraryError, OptionError, SourceNotFound, UnknownVideo
 from pipeline.ingest import DecodeOptions, IngestOptions
 from pipeline.library import Library
 from pipeline.media import Span
@@ -143,6 +143,17 @@ def test_captioners_stand_side_by_side(library: Library) -> None:
     captions = library.catalog.captions_of(library.video("film.mp4").id)
     assert sorted({one.model for one in captions}) == ["other", "python:tests.encoders.cocas:Teller"]
     assert len(captions) == 6
+
+
+def test_a_few_segments_are_spread_over_the_video(library: Library) -> None:
+    captioner = teller("tone")
+    for limit, wanted in ((1, EXPECTED[1:2]), (2, [EXPECTED[0], EXPECTED[2]]), (9, EXPECTED)):
+        found = caption_segments(library, "film.mp4", captioner, again=True, limit=limit)
+        assert (found.from_kept, found.without) == (len(wanted), 0)
+        assert set(wanted) <= set(texts(found.captions))
+    assert len(captioner.seen) == 6
+    with pytest.raises(OptionError, match="limit is 0"):
+        caption_segments(library, "film.mp4", captioner, limit=0)
 
 
 def test_a_segment_without_words_has_no_caption(library: Library) -> None:
