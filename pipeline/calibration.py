@@ -1,9 +1,9 @@
 """What a score is worth: how the best answer to a question stands among the best answers to questions that have no
 particular answer in this library.
 
-A raw cosine says little by itself: one sentence is near to every picture, another to none, and models differ. So a
-query's score is first measured from what is usual for that query in this library ("how far does this vector stand
-out?", :func:`standing`), then compared with how far the best vector stands out for each query of a background:
+A raw cosine says little by itself: one sentence is near to every picture, one picture to every sentence, and models
+differ. So it is first measured how far a moment stands out for a question (:meth:`Calibration.rating`), and this is
+compared with how far the best moment stands out for each question of a background:
 
 - words: a fixed bank of plain sentences on wide topics (:mod:`pipeline.background_queries`);
 - pictures, and moments that are asked for by their like: vectors of the library itself, about as many of each video,
@@ -12,7 +12,11 @@ out?", :func:`standing`), then compared with how far the best vector stands out 
 The share of the background that is answered less well is the percentile. It follows the library as it grows, and lies
 beside it in ``calibration/``, from where it can be deleted at any time.
 
-Shapes: D width of the joint space, V vectors of the library, S its sample, B queries of the background, k candidates.
+That a bank of other queries tells which vectors are near to all of them is from S.-V. Bogolin and others, "Cross Modal
+Retrieval with Querybank Normalisation", 2021, arXiv 2112.12777; there it changes the order of the answers, here only
+what is said of them. scripts/measure_calibration.py compares the readings that this one was chosen from.
+
+Shapes: D width of the joint space, V vectors, S sample of the library, B queries of the background, k candidates.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import logging
 import threading
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,9 +42,8 @@ from pipeline.store import write_file_atomically
 
 if TYPE_CHECKING:
     from pipeline.catalog.catalog import Catalog
-    from pipeline.search import Moment
 
-__all__ = ["LEAST_VECTORS", "Calibration", "Calibrator", "standing"]
+__all__ = ["LEAST_VECTORS", "Calibration", "Calibrator", "calibrate_words", "evenly"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +56,7 @@ LEAST_VECTORS = 10
 _VERSION = 1
 _STALE_SHARE = 0.1  # of the vectors, that may come and go before the background is asked again
 _CANDIDATES = 8  # the index may keep vectors coarsely: so many are scored again from the catalog
+_LEAST_LEVEL_SHARE = 0.5  # all or nothing of a query's level was each worse for some library
 _PICTURES = 128
 _GROUPS = 8  # of videos, each looked up in all the others
 _ROUNDING = 1e-4  # two float16 forms of one vector differ by less, in the cosine with another
@@ -68,27 +72,24 @@ class _Index(Protocol):
     ) -> tuple[npt.NDArray[np.int64], Floats]: ...
 
 
-def standing(scores: npt.ArrayLike, usual: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """How far ``scores`` of a query stand above what is ``usual [S]`` for it: the median over a sample of the library.
-
-    Only the level is taken out, not the spread: a question to which the library differs much in its answers (wide) is
-    one that the model understands, and dividing by the width was measured to lose just that (docs/evaluation.md).
-    """
-    above: npt.NDArray[np.float64] = np.asarray(scores, dtype=np.float64) - np.median(usual.astype(np.float64))
-    return above
-
-
 @dataclass(frozen=True)
 class Calibration:
-    """How far the best vector stood out for each query of a background, ``best [B]`` in rising order.
+    """How far the best vector stood out for each query of a background: ``best [B]``, in rising order.
 
-    ``seq`` is the catalog's last change at that time, ``vectors`` how many there were.
+    Attributes:
+        centre: mean [D] of the background's queries; zero for pictures. What a vector scores with it is what it scores
+            with any question, and is taken out.
+        level_share: 0 to 1: so much of a query's own level, the median of its scores over the library, is taken out.
+        seq: the catalog's last change at that time.
+        vectors: how many there were.
 
     Raises:
-        ValueError: no background, or values that are not finite or not in order.
+        ValueError: no background, or values that are not finite, not in order or out of range.
     """
 
     best: npt.NDArray[np.float64]
+    centre: Floats
+    level_share: float
     seq: int
     vectors: int
 
@@ -97,19 +98,25 @@ class Calibration:
             raise ValueError(f"best must be [B], finite, B at least 1; got shape {list(self.best.shape)}")
         if (np.diff(self.best) < 0).any():
             raise ValueError("best must be in rising order")
+        if self.centre.ndim != 1 or not np.isfinite(self.centre).all() or not 0 <= self.level_share <= 1:
+            raise ValueError(
+                f"centre must be [D] and finite, level_share from 0 to 1; got shape {list(self.centre.shape)} and "
+                f"{self.level_share}"
+            )
 
     def percentile(self, stand: float) -> float:
         """The share of the background, 0 to 100, whose best answer stands out less than ``stand``; a tie is none."""
         return 100.0 * float(np.searchsorted(self.best, stand - _ROUNDING, side="left")) / len(self.best)
 
-    def rate(self, moments: Sequence[Moment], query: npt.NDArray[Any], sample: npt.NDArray[Any]) -> list[Moment]:
-        """The moments with percentiles, for the ``query [D]`` that found them and ``sample [S, D]`` of the library."""
-        usual = unit_rows(sample) @ unit_rows(np.asarray(query, dtype=np.float32)[None])[0]
-        stands = standing([moment.score for moment in moments], usual)
-        return [
-            replace(moment, percentile=self.percentile(float(stand)))
-            for moment, stand in zip(moments, stands, strict=True)
-        ]
+    def rating(self, query: Floats, sample: npt.NDArray[Any]) -> Callable[[Floats], list[float]]:
+        """What gives vectors ``[V, D]`` of the library their percentiles for a ``query [D]``; all of unit length.
+
+        Args:
+            sample: embeddings ``[S, D]`` of the library, at least one, to tell the query's own level.
+        """
+        towards = query - self.centre
+        level = self.level_share * float(np.median(unit_rows(sample) @ towards))
+        return lambda rows: [self.percentile(float(score) - level) for score in rows @ towards]
 
     def holds_for(self, seq: int, vectors: int) -> bool:
         """Whether the library has changed so little since that this still holds."""
@@ -158,8 +165,8 @@ class Calibrator:
             if self._words is None or not self._words.holds_for(index.seq, len(index)):
                 if self._bank is None:
                     self._bank = unit_rows(np.asarray(encode(background_queries()), dtype=np.float32))
-                best = self._best(index, self._bank)
-                self._words = self._measured(index, self._bank, best)
+                sample = self._catalog.sample_vectors(self._sample_size)
+                self._words = calibrate_words(self._bank, self._best(index, self._bank), sample, index.seq, len(index))
                 self._keep("words", self._words, self._bank)
             return self._words
 
@@ -171,7 +178,7 @@ class Calibrator:
             if self._pictures is None and (kept := self._read("pictures")) is not None:
                 self._pictures = kept[0]
             if self._pictures is None or not self._pictures.holds_for(index.seq, len(index)):
-                self._pictures = self._look_elsewhere(index)
+                self._pictures = self._of_pictures(index)
                 if self._pictures is not None:
                     self._keep("pictures", self._pictures, np.zeros((0, 0), dtype=np.float32))
             return self._pictures
@@ -179,21 +186,16 @@ class Calibrator:
     # -- measuring -------------------------------------------------------------------------------------------------
 
     def _best(self, index: _Index, queries: Floats, allowed: npt.NDArray[np.int64] | None = None) -> Floats:
-        """The best score [B] of each of ``queries [B, D]``; -inf where nothing is found."""
+        """The nearest vector [B, D] of each of ``queries [B, D]``; a row of zeros where nothing is found."""
         ids, _ = index.search(queries, _CANDIDATES, allowed)
         rows = self._catalog.vectors_by_id(np.unique(ids[ids >= 0]))
         if not len(rows):
-            return np.full(len(queries), -np.inf, dtype=np.float32)
-        best: Floats = (queries @ unit_rows(rows.embedding).T).max(axis=1)
-        return best
+            return np.zeros_like(queries)
+        units = unit_rows(rows.embedding)
+        found: Floats = units[(queries @ units.T).argmax(axis=1)]
+        return found
 
-    def _measured(self, index: _Index, queries: Floats, best: Floats) -> Calibration | None:
-        usual = queries @ unit_rows(self._catalog.sample_vectors(self._sample_size)).T
-        found = np.isfinite(best)
-        stands = best[found].astype(np.float64) - np.median(usual[found].astype(np.float64), axis=1)
-        return Calibration(np.sort(stands), index.seq, len(index)) if found.any() else None
-
-    def _look_elsewhere(self, index: _Index) -> Calibration | None:
+    def _of_pictures(self, index: _Index) -> Calibration | None:
         rows = self._catalog.sample_rows(self._sample_size)
         chosen = evenly(rows.video, _PICTURES)
         owner = [rows.video[i] for i in chosen]
@@ -201,14 +203,16 @@ class Calibrator:
         if len(videos) < 2:
             return None
         queries = unit_rows(rows.embedding[chosen])
-        best = np.full(len(queries), -np.inf, dtype=np.float32)
+        best = np.zeros_like(queries)
         everything = self._catalog.ids_matching(Filter())
         for turn in range(min(_GROUPS, len(videos))):
             group = set(videos[turn::_GROUPS])
             asked = np.array([video in group for video in owner])
             elsewhere = np.setdiff1d(everything, self._catalog.ids_of_videos(group))
             best[asked] = self._best(index, queries[asked], elsewhere)
-        return self._measured(index, queries, best)
+        tops = np.einsum("bd,bd->b", best, queries).astype(np.float64)
+        centre = np.zeros(queries.shape[1], dtype=np.float32)
+        return _calibration(tops, best, centre, 0.0, index.seq, len(index))
 
     # -- files -----------------------------------------------------------------------------------------------------
 
@@ -222,9 +226,11 @@ class Calibrator:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
                 facts = json.loads(str(arrays["facts"]))
                 seq, vectors = int(facts.pop("seq")), int(facts.pop("vectors"))
+                share = float(facts.pop("level_share"))
                 if facts != self._facts(name):
                     return None
-                kept, queries = Calibration(arrays["best"], seq, vectors), arrays["queries"].astype(np.float32)
+                kept = Calibration(arrays["best"], arrays["centre"], share, seq, vectors)
+                queries = arrays["queries"].astype(np.float32)
             if name == "words" and (len(queries) != len(background_queries()) or not np.isfinite(queries).all()):
                 raise ValueError(f"queries are of shape {list(queries.shape)} or not finite")
             return kept, queries
@@ -238,13 +244,41 @@ class Calibrator:
         if made is None:
             return
         buffer = io.BytesIO()
-        facts = {**self._facts(name), "seq": made.seq, "vectors": made.vectors}
-        np.savez(buffer, facts=np.array(json.dumps(facts)), best=made.best, queries=queries.astype(np.float16))
+        facts = {**self._facts(name), "seq": made.seq, "vectors": made.vectors, "level_share": made.level_share}
+        arrays: dict[str, Any] = {"best": made.best, "centre": made.centre, "queries": queries.astype(np.float16)}
+        np.savez(buffer, facts=np.array(json.dumps(facts)), **arrays)
         try:
             self._folder.mkdir(exist_ok=True)
             write_file_atomically(self._folder / f"{name}.npz", buffer.getvalue())
         except (OSError, DiskFull) as error:
             _log.warning("the calibration could not be kept and will be made again: %s", error)
+
+
+def calibrate_words(
+    bank: Floats, best: Floats, sample: npt.NDArray[Any], seq: int = 0, vectors: int = 0
+) -> Calibration | None:
+    """The calibration of queries in words.
+
+    Args:
+        bank: the background's queries ``[B, D]``, of unit length.
+        best: the vector ``[B, D]`` of the library that is nearest to each; zeros where there is none.
+        sample: embeddings ``[S, D]`` of the library.
+    """
+    centre = bank.mean(axis=0)
+    towards = bank - centre
+    tops = np.einsum("bd,bd->b", best, towards).astype(np.float64)
+    levels = np.median(towards @ unit_rows(sample).T, axis=1)
+    # Where a query's level says much of how well it is answered at best, it is the query's own and no answer.
+    slope = np.cov(tops, levels)[0, 1] / max(float(levels.var(ddof=1)), 1e-12)
+    share = float(np.clip(slope, _LEAST_LEVEL_SHARE, 1.0))
+    return _calibration(tops - share * levels, best, centre, share, seq, vectors)
+
+
+def _calibration(
+    stands: npt.NDArray[np.float64], best: Floats, centre: Floats, share: float, seq: int, vectors: int
+) -> Calibration | None:
+    found = best.any(axis=1)
+    return Calibration(np.sort(stands[found]), centre, share, seq, vectors) if found.any() else None
 
 
 def evenly(owners: Sequence[str], limit: int) -> list[int]:

@@ -251,6 +251,7 @@ class Library:
             picture = read_picture(image) if isinstance(image, (str, Path)) else image
             wanted = np.asarray(self.encoder.encode_image(picture), dtype=np.float32)
         assert index is not None
+        calibration = None if vector is not None else self.calibration("words" if text is not None else "pictures")
         moments = search(
             self._catalog,
             index,
@@ -258,12 +259,9 @@ class Library:
             limit=limit,
             where=where,
             background=self._sample(index.seq),
+            calibration=calibration,
             options=self._search_options,
         )
-        if moments and vector is None:
-            calibration = self.calibration("words" if text is not None else "pictures")
-            if calibration is not None:
-                moments = calibration.rate(moments, wanted, self._sample(index.seq))
         return [moment for moment in moments if self._search_options.is_confident(moment)] if confident else moments
 
     def calibration(self, asked_by: Literal["words", "pictures"]) -> Calibration | None:

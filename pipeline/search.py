@@ -5,7 +5,7 @@ Shapes: D width of the joint space, N vectors of a stretch of video, S sample of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +19,7 @@ from pipeline.index_kinds import unit_rows
 from pipeline.media import Span
 
 if TYPE_CHECKING:
+    from pipeline.calibration import Calibration
     from pipeline.catalog.catalog import Catalog
 
 __all__ = ["Filter", "Moment", "SearchOptions", "grow", "search"]
@@ -108,6 +109,7 @@ def search(
     limit: int = 10,
     where: Filter | None = None,
     background: npt.NDArray[Any] | None = None,
+    calibration: Calibration | None = None,
     options: SearchOptions | None = None,
 ) -> list[Moment]:
     """The moments nearest to a query, best first; no two of one video overlap.
@@ -118,6 +120,7 @@ def search(
         limit: how many at most.
         where: what to look at.
         background: embeddings ``[S, D]`` sampled from the library: what an ordinary score is.
+        calibration: of this library and kind of query: gives moments their percentiles; needs ``background``.
 
     Raises:
         QueryError: a query of another shape, of zero length or not finite, or a limit below 1.
@@ -135,9 +138,12 @@ def search(
     if not len(index):
         return []
     level = _background_level(background, query)
+    rate = None
+    if calibration is not None and background is not None and len(background):
+        rate = calibration.rating(query, background)
     found: list[Moment] = []
     for candidates in _candidates(catalog, index, query, limit, where, options):
-        found = _moments(catalog, candidates, query, level, limit, where.span, options)
+        found = _moments(catalog, candidates, query, level, rate, limit, where.span, options)
         if len(found) >= limit:
             break
     return found
@@ -180,6 +186,7 @@ def _moments(
     candidates: VectorRows,
     query: Scores,
     level: float,
+    rate: Callable[[Scores], list[float]] | None,
     limit: int,
     span: Span | None,
     options: SearchOptions,
@@ -188,7 +195,8 @@ def _moments(
         return []
     # Scored again from the catalog, so that a score does not depend on the kind of index. Ties by place, so that the
     # same library always answers the same.
-    scores = unit_rows(candidates.embedding) @ query
+    units = unit_rows(candidates.embedding)
+    scores = units @ query
     order = sorted(
         range(len(candidates)),
         key=lambda i: (-float(scores[i]), candidates.video[i], float(candidates.start_seconds[i])),
@@ -224,6 +232,7 @@ def _moments(
                 end_seconds=grown.end_seconds,
                 peak_seconds=peak_seconds,
                 score=top,
+                percentile=None if rate is None else rate(units[i : i + 1])[0],
                 caption=_caption(catalog, video, peak),
             )
         )

@@ -2,15 +2,18 @@
 
 Each query of the truth is asked twice: of the whole library (its answer is there), and of the library without its video
 (no answer is there; videos that show the same must not be in the library). How often is the best answer confident, and
-how well do three readings of the same scores tell the two apart: the raw cosine, the cosine above the query's usual
-level (which is what Longreel's percentiles are made of), and the same divided by the spread of the query's scores.
+how well do several readings of the same scores tell the two apart? They are Longreel's percentile
+(pipeline/calibration.py), and percentiles of the best raw cosine, of the best cosine above the query's median, and of
+the same divided by the spread of the query's scores.
 
 Example:
 
     python scripts/measure_calibration.py --store longreel-store --truth moments.jsonl --out calibration.json
 
-Shapes: V vectors of the library, Q queries, B queries of the background, D width. Printed is a table in Markdown; the
-file holds the same figures, with what was measured of which library.
+Printed is a table in Markdown; the file holds the same figures, with what was measured of which library. All vectors of
+the library are its sample here.
+
+Shapes: V vectors of the library, Q queries, B queries of the background, D width.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.background_queries import background_queries, bank_version
+from pipeline.calibration import calibrate_words
 from pipeline.evaluation.library import match_videos
 from pipeline.evaluation.moments import TruthMoment, read_truth
 from pipeline.index_kinds import unit_rows
@@ -36,10 +40,11 @@ from pipeline.library import Library
 Floats = npt.NDArray[np.floating[Any]]
 
 LEVELS = (50, 80, 90, 95, 99)
+OURS = "percentile of Longreel"
 READINGS: dict[str, Callable[[Floats], Floats]] = {
     "raw cosine": lambda scores: scores.max(axis=1),
-    "above the usual": lambda scores: scores.max(axis=1) - np.median(scores, axis=1),
-    "above the usual, by the spread": lambda scores: (
+    "above the query's median": lambda scores: scores.max(axis=1) - np.median(scores, axis=1),
+    "the same, by the spread": lambda scores: (
         (scores.max(axis=1) - scores.mean(axis=1)) / np.maximum(scores.std(axis=1), 1e-6)
     ),
 }
@@ -66,8 +71,7 @@ def measure(library: Library, truth: Sequence[TruthMoment]) -> dict[str, Any]:
     rows, owner = unit_rows(vectors.embedding), np.array(vectors.video)
     queries = np.asarray(library.encoder.encode_query([moment.query for moment in truth]), dtype=np.float32)
     bank = np.asarray(library.encoder.encode_query(background_queries()), dtype=np.float32)
-    asked, background = queries @ rows.T, bank @ rows.T  # [Q, V], [B, V]
-    best = asked.argmax(axis=1)
+    best = (queries @ rows.T).argmax(axis=1)
     right = np.array(
         [
             records[moment.video].id == owner[i]
@@ -76,12 +80,11 @@ def measure(library: Library, truth: Sequence[TruthMoment]) -> dict[str, Any]:
         ]
     )
     found: dict[str, Any] = {}
-    for name, reading in READINGS.items():
-        present = percentiles(reading(asked), reading(background))
-        absent = np.empty(len(truth))
+    for name in (OURS, *READINGS):
+        present, absent = rated(name, queries, bank, rows), np.empty(len(truth))
         for video in {record.id for record in records.values()}:
             mine = np.array([records[moment.video].id == video for moment in truth])
-            absent[mine] = percentiles(reading(asked[mine][:, owner != video]), reading(background[:, owner != video]))
+            absent[mine] = rated(name, queries[mine], bank, rows[owner != video])
         found[name] = {
             "separation_present_absent": separation(present, absent),
             "separation_right_absent": separation(present[right], absent),
@@ -109,6 +112,17 @@ def measure(library: Library, truth: Sequence[TruthMoment]) -> dict[str, Any]:
     }
 
 
+def rated(name: str, queries: Floats, bank: Floats, rows: Floats) -> npt.NDArray[np.float64]:
+    """The percentile [Q] of each query's best answer among ``rows [V, D]``, by a reading."""
+    asked, background = queries @ rows.T, bank @ rows.T
+    if name != OURS:
+        return percentiles(READINGS[name](asked), READINGS[name](background))
+    calibration = calibrate_words(bank, rows[background.argmax(axis=1)], rows)
+    assert calibration is not None
+    best = rows[asked.argmax(axis=1)]
+    return np.array([calibration.rating(one, rows)(row[None])[0] for one, row in zip(queries, best, strict=True)])
+
+
 def percentiles(values: Floats, background: Floats) -> npt.NDArray[np.float64]:
     """Of each value, the share of ``background [B]`` below it, 0 to 100."""
     return 100.0 * np.searchsorted(np.sort(background), values, side="left") / len(background)
@@ -132,7 +146,7 @@ def table(figures: dict[str, Any]) -> str:
     def cell(value: float | None, digits: int = 0) -> str:
         return "-" if value is None else f"{value:.{digits}f}"
 
-    ours = figures["readings"]["above the usual"]["confident"]
+    ours = figures["readings"][OURS]["confident"]
     lines = [
         f"{figures['model']}: {figures['queries']} queries, {figures['videos']} videos, {figures['vectors']} vectors; "
         f"the best answer is right for {cell(figures['right'])} %.",

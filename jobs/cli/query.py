@@ -87,7 +87,7 @@ def query(
             added_after=_time(added_after) if added_after else None,
         )
         level = settings.search.confident_percentile
-        best = moments[0].percentile if moments else None
+        best = max((moment.percentile for moment in moments if moment.percentile is not None), default=None)
         kept = [moment for moment in moments if settings.search.is_confident(moment)] if confident else moments
         asked: dict[str, Any] = {"text": text, "image": image, "like": like}
         shown = next(value for value in asked.values() if value is not None)
@@ -108,15 +108,14 @@ def query(
             if kept:
                 _show(kept)
             else:
-                click.echo(_nothing(shown, moments, level), err=True)
+                click.echo(_nothing(shown, bool(moments), best, level), err=True)
     return 0 if kept else _NOTHING
 
 
-def _nothing(asked: str, moments: list[Moment], level: float) -> str:
+def _nothing(asked: str, matched: bool, best: float | None, level: float) -> str:
     """Why nothing is shown."""
-    if not moments:
+    if not matched:
         return f"nothing matched {asked!r}"
-    best = moments[0].percentile
     if best is None:
         return f"no confident match for {asked!r}: the library is too small to tell (see docs/evaluation.md)"
     return (

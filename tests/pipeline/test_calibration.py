@@ -15,20 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.background_queries import background_queries, bank_version
-from pipeline.calibration import LEAST_VECTORS, Calibration, Calibrator, evenly, standing
+from pipeline.calibration import LEAST_VECTORS, Calibration, Calibrator, evenly
 from pipeline.catalog import Catalog
 from pipeline.errors import OptionError, QueryError
 from pipeline.index import VectorIndex
+from pipeline.index_kinds import unit_rows
 from pipeline.library import Library
-from pipeline.search import Moment, SearchOptions
+from pipeline.search import SearchOptions
 from tests.pipeline.hashed import WIDTH, Hashed, directions, put, random_library, random_rows
 
 finite = st.floats(-1, 1, allow_nan=False)
 Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
 
-def moment(score: float) -> Moment:
-    return Moment("v", "/v", "v", 0.0, 1.0, 0.5, score)
+def made(best: Sequence[float], centre: Sequence[float] = (0.0,), share: float = 0.5) -> Calibration:
+    return Calibration(np.array(best, dtype=np.float64), np.array(centre, dtype=np.float32), share, 0, 100)
 
 
 @contextmanager
@@ -60,24 +61,52 @@ class Counting:
 # -- laws ------------------------------------------------------------------------------------------------------------
 
 
-@given(best=st.lists(finite, min_size=1, max_size=30), scores=st.lists(finite, min_size=2, max_size=10))
+@given(best=st.lists(finite, min_size=1, max_size=30), stands=st.lists(finite, min_size=2, max_size=10))
 @settings(deadline=None)
-def test_a_percentile_is_a_share_and_rises_with_the_score(best: list[float], scores: list[float]) -> None:
-    calibration = Calibration(np.sort(np.array(best)), 0, 100)
-    found = [calibration.percentile(score) for score in sorted(scores)]
+def test_a_percentile_is_a_share_and_rises(best: list[float], stands: list[float]) -> None:
+    calibration = made(sorted(best))
+    found = [calibration.percentile(stand) for stand in sorted(stands)]
     assert found == sorted(found)
     assert all(0 <= one <= 100 for one in found)
     assert calibration.percentile(max(best) + 0.01) == 100
-    assert calibration.percentile(min(best)) == 0  # as good as one of the background is not better
+    assert calibration.percentile(min(best) + 5e-5) == 0  # as good as one of the background, but for rounding
 
 
-@given(scores=st.lists(finite, min_size=1, max_size=5), usual=st.lists(finite, min_size=1, max_size=20), level=finite)
-@settings(deadline=None)
-def test_a_level_that_all_scores_share_changes_nothing(scores: list[float], usual: list[float], level: float) -> None:
-    plain = standing(scores, np.array(usual))
-    lifted = standing(np.array(scores) + level, np.array(usual) + level)
-    np.testing.assert_allclose(plain, lifted, atol=1e-9)
-    assert (np.diff(standing(np.sort(scores), np.array(usual))) >= 0).all()
+@given(seed=st.integers(0, 1000), offset=finite)
+@settings(deadline=None, max_examples=30)
+def test_a_level_that_a_question_always_has_can_be_taken_out(seed: int, offset: float) -> None:
+    best, rows = np.sort(np.random.default_rng(seed).uniform(-1, 1, 200)), random_rows(30, seed)
+    level = np.full((30, 1), 0.5, dtype=np.float32)
+    rows = np.concatenate([np.sqrt(0.75) * rows[:, 1:] / np.linalg.norm(rows[:, 1:], axis=1)[:, None], level], axis=1)
+    zero = [0.0] * WIDTH
+    query, lifted = np.append(rows[0, :-1], 0.0).astype(np.float32), np.append(rows[0, :-1], offset).astype(np.float32)
+    plain = made(best, zero, 1.0).rating(query, rows)(rows)
+    assert made(best, zero, 1.0).rating(lifted, rows)(rows) == pytest.approx(plain, abs=0.51)  # one in 200 may tip over
+    raw = np.array(made(best, zero, 0.0).rating(query, rows)(rows))  # as for pictures: the cosine alone
+    assert (np.diff(raw[np.argsort(rows @ query)]) >= 0).all()
+
+
+def test_what_is_near_to_every_question_is_no_confident_answer(tmp_path: Path) -> None:
+    """A vector in the middle of all texts wins most of them; a right answer of the same score is worth more."""
+    middle = random_rows(1, seed=1)
+
+    def encode(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return unit_rows(middle + 1.2 * directions(texts))
+
+    with opened(tmp_path, 60) as (catalog, index):
+        put(catalog, "/v/hub.mp4", middle)
+        index.sync()
+        found = calibrator(tmp_path, catalog).words(index, encode)
+        assert found is not None
+        sample = catalog.sample_vectors(1024)
+        (query,) = encode(["a red kite"])
+        score = float(query @ middle[0])
+        (across,) = random_rows(1, seed=5)
+        across -= query * (across @ query)
+        right = score * query + np.sqrt(1 - score**2) * across / np.linalg.norm(across)  # of the same cosine, elsewhere
+        assert right @ query == pytest.approx(score, abs=1e-5)
+        hub, other = found.rating(query, sample)(np.stack([middle[0], right]))
+        assert hub + 10 < other
 
 
 @given(owners=st.lists(st.sampled_from("abcdefg"), max_size=60), limit=st.integers(1, 40))
@@ -97,7 +126,11 @@ def test_evenly(owners: list[str], limit: int) -> None:
 @pytest.mark.parametrize("bad", [[], [0.0, np.nan], [1.0, 0.5], [[1.0]]])
 def test_a_calibration_checks_itself(bad: list[Any]) -> None:
     with pytest.raises(ValueError, match="best must be"):
-        Calibration(np.array(bad, dtype=np.float64), 0, 1)
+        made(bad)
+    with pytest.raises(ValueError, match="level_share from 0 to 1"):
+        made([1.0], share=1.5)
+    with pytest.raises(ValueError, match="centre must be"):
+        made([1.0], centre=[np.nan])
 
 
 @pytest.mark.parametrize("bad", [-1.0, 100.5, float("nan")])
@@ -124,14 +157,14 @@ def test_of_questions_without_an_answer_the_stated_share_is_confident(tmp_path: 
         assert found is not None
         sample = catalog.sample_vectors(1024)
         queries = random_rows(500, seed=99)
-        best = [moment(float(one)) for one in (queries @ sample.astype(np.float32).T).max(axis=1)]
-        rated = [found.rate([one], query, sample)[0].percentile for one, query in zip(best, queries, strict=True)]
-        share = np.mean([one >= level for one in rated if one is not None])
+        rows = catalog.vectors_since(0, 1000).embedding.astype(np.float32)
+        nearest = rows[(queries @ rows.T).argmax(axis=1)]
+        rated = [found.rating(query, sample)(row[None])[0] for query, row in zip(queries, nearest, strict=True)]
+        share = np.mean(np.array(rated) >= level)
         p = 1 - level / 100
         deviation = np.sqrt(p * (1 - p) * (1 / len(queries) + 1 / len(found.best)))
         assert abs(share - p) < 3 * deviation
-        (exact,) = found.rate([moment(1.0)], sample[17], sample)
-        assert exact.percentile == 100
+        assert found.rating(rows[17], sample)(rows[17:18]) == [100]
 
 
 def test_pictures_are_compared_with_the_other_videos(tmp_path: Path) -> None:
@@ -146,14 +179,11 @@ def test_pictures_are_compared_with_the_other_videos(tmp_path: Path) -> None:
         assert found.best.max() < 0.95
         sample = catalog.sample_vectors(1024)
         queries = random_rows(200, seed=99)
-        best = (queries @ sample.astype(np.float32).T).max(axis=1)
-        rated = [
-            found.rate([moment(float(one))], query, sample)[0].percentile
-            for one, query in zip(best, queries, strict=True)
-        ]
-        assert 0.02 < np.mean([one >= 90 for one in rated if one is not None]) < 0.3
-        (again,) = found.rate([moment(0.99)], random_rows(1, seed=3)[0], sample)
-        assert again.percentile == 100
+        rows = sample.astype(np.float32)
+        nearest = rows[(queries @ rows.T).argmax(axis=1)]
+        rated = [found.rating(query, sample)(row[None])[0] for query, row in zip(queries, nearest, strict=True)]
+        assert 0.02 < np.mean(np.array(rated) >= 90) < 0.3
+        assert found.rating(random_rows(1, seed=3)[0], sample)(rows[60:61]) == [100]
 
 
 def test_where_everything_is_alike_nothing_is_confident(tmp_path: Path) -> None:
@@ -163,7 +193,7 @@ def test_where_everything_is_alike_nothing_is_confident(tmp_path: Path) -> None:
         index.sync()
         found = calibrator(tmp_path, catalog).words(index, directions)
         assert found is not None
-        assert found.rate([moment(1.0)], rows[0], rows)[0].percentile == 0
+        assert found.rating(rows[0], rows)(rows[:1]) == [0]
 
 
 def test_too_small_to_tell(tmp_path: Path) -> None:
@@ -285,7 +315,7 @@ def test_moments_of_a_library_say_their_percentiles(tmp_path: Path) -> None:
         assert (moments[0].name, moments[0].percentile) == ("0.mp4", 100)
         percentiles = [one.percentile for one in moments if one.percentile is not None]
         assert len(percentiles) == len(moments)
-        assert percentiles == sorted(percentiles, reverse=True)
+        assert all(0 <= one <= 100 for one in percentiles)
         assert library.query("a red kite", confident=True)[0] == moments[0]
         assert all(one.percentile >= 90 for one in library.query("a red kite", confident=True) if one.percentile)
         # It is a fact of moment and question, whatever else was looked at.

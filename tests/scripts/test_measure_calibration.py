@@ -35,11 +35,11 @@ def test_answers_that_are_there_are_told_from_those_that_are_not(
     assert main(["--store", str(tmp_path / "store"), "--truth", str(truth), "--out", str(out)]) == 0
     figures = json.loads(out.read_text())
     assert (figures["queries"], figures["vectors"], figures["right"]) == (8, 280, 100)
-    ours = figures["readings"]["above the usual"]
+    ours = figures["readings"]["percentile of Longreel"]
     assert ours["separation_present_absent"] == 1  # each is there, or nothing like it
     assert ours["confident"]["90"]["right"] == 100
     assert ours["confident"]["90"]["absent"] <= 50
     assert ours["separation_right_wrong"] is None
     printed = capsys.readouterr().out
     assert "| 90 | 100 % | 100 % |" in printed
-    assert "| above the usual | 1.00 | 1.00 | - |" in printed
+    assert "| percentile of Longreel | 1.00 | 1.00 | - |" in printed
