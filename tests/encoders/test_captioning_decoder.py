@@ -154,6 +154,15 @@ def test_a_window_does_not_depend_on_those_beside_it(model: nn.Module, budget: i
             close(together[i : i + 1], read([sets[i]], [spans[i]], text[i : i + 1]))
 
 
+def test_padding_is_not_attended_to_by_an_attention_that_merges_nothing(model: nn.Module) -> None:
+    sets, text = [token_set(3), token_set(8)], text_ids(2, 4)
+    decoder = CocaDecoder(model, attention="exact")
+    with torch.no_grad():
+        together = decoder.logits(replace(padded(sets), weights=None), text)
+        alone = decoder.logits(replace(padded(sets[:1]), weights=None), text[:1])
+    close(together[:1], alone)
+
+
 # -- training ----------------------------------------------------------------------------------------------------------
 
 

@@ -173,13 +173,19 @@ def test_sampling_follows_its_seed_and_not_the_batch(decoder: CocaDecoder, visua
 
 @pytest.mark.parametrize("method", ["greedy", "beam", "nucleus"])
 def test_bans_and_lengths_are_kept(decoder: CocaDecoder, visual: VisualTokens, method: str) -> None:
-    wording = Wording(method, beams=3, no_repeat_ngram=2, least_tokens=4, most_tokens=6, temperature=3.0)
-    for sentence in write(decoder, visual, MARKS, wording):
-        assert 4 <= len(sentence.ids) <= 6
-        assert not {START, END, PAD} & set(sentence.ids)
-        pairs = list(itertools.pairwise(sentence.ids))
-        assert len(pairs) == len(set(pairs))
-        assert 0 < sentence.confidence <= 1
+    """Of three words; without the ban they do repeat themselves."""
+    rest = tuple(set(range(VOCABULARY)) - {4, 5, 6, START, END})
+    wording = Wording(method, beams=3, no_repeat_ngram=2, least_tokens=5, most_tokens=7)
+    repeated = {}
+    for n in (0, 2):
+        sentences = write(decoder, visual, Marks(START, END, rest), replace(wording, no_repeat_ngram=n))
+        for sentence in sentences:
+            assert 5 <= len(sentence.ids) <= 7
+            assert set(sentence.ids) <= {4, 5, 6}
+            assert 0 < sentence.confidence <= 1
+        pairs = [list(itertools.pairwise(sentence.ids)) for sentence in sentences]
+        repeated[n] = sum(len(each) - len(set(each)) for each in pairs)
+    assert repeated[2] == 0 < repeated[0]
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam"])
