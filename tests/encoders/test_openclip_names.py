@@ -25,7 +25,7 @@ from tests.encoders.models import VIT, write_config
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ViT-B-32", "must be SCHEME:NAME"),
+        ("ViT-B-32", "all others are SCHEME:NAME"),
         ("opencli:ViT-B-32/random", "did you mean openclip:ViT-B-32/random"),
         ("openclip:ViT-B-23/random", "near ones: .*openclip:ViT-B-32/random"),
         ("openclip:vit-b-32/openai", "near ones: openclip:ViT-B-32/openai"),
