@@ -9,9 +9,11 @@ the same divided by the spread of the query's scores.
 Example:
 
     python scripts/measure_calibration.py --store longreel-store --truth moments.jsonl --out calibration.json
+    python scripts/measure_calibration.py --store longreel-store --truth moments.jsonl --page docs/evaluation.md
 
-Printed is a table in Markdown; the file holds the same figures, with what was measured of which library. All vectors of
-the library are its sample here.
+Printed are tables in Markdown; --page puts them into a page, between its two comments "calibration" and "end of
+calibration". The file of --out holds the same figures, with what was measured of which library. All vectors of the
+library are its sample here.
 
 Shapes: V vectors of the library, Q queries, B queries of the background, D width.
 """
@@ -40,6 +42,7 @@ from pipeline.library import Library
 Floats = npt.NDArray[np.floating[Any]]
 
 LEVELS = (50, 80, 90, 95, 99)
+START, END = "<!-- calibration -->", "<!-- end of calibration -->"
 OURS = "percentile of Longreel"
 READINGS: dict[str, Callable[[Floats], Floats]] = {
     "raw cosine": lambda scores: scores.max(axis=1),
@@ -55,13 +58,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", required=True, type=Path, metavar="DIR", help="folder of the library")
     parser.add_argument("--truth", required=True, type=Path, metavar="FILE", help="right moments, JSONL")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="put the tables into this page")
     options = parser.parse_args(arguments)
     with Library.open(options.store, create=False) as library:
         figures = measure(library, read_truth(options.truth))
     if options.out is not None:
         options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if options.page is not None:
+        page = options.page.read_text(encoding="utf-8")
+        options.page.write_text(put_between(page, table(figures)), encoding="utf-8")
     print(table(figures))
     return 0
+
+
+def put_between(page: str, text: str) -> str:
+    """The page with ``text`` between its two comments.
+
+    Raises:
+        SystemExit: it does not have both, in order.
+    """
+    before, start, rest = page.partition(START)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise SystemExit(f"the page has no place for the tables: it needs the lines {START} and {END}")
+    return f"{before}{start}\n\n{text}\n\n{end}{after}"
 
 
 def measure(library: Library, truth: Sequence[TruthMoment]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from measure_calibration import main, percentiles, separation, share
+from measure_calibration import END, START, main, percentiles, put_between, separation, share
 
 from tests.pipeline.hashed import directions, put, random_library, random_rows
 
@@ -18,6 +18,15 @@ def test_shares() -> None:
     assert separation(np.array([]), np.array([1.0])) is None
     assert share(np.array([True, False])) == 50
     assert share(np.array([], dtype=bool)) is None
+
+
+def test_tables_are_put_into_a_page() -> None:
+    page = f"before\n{START}\n\nold\n\n{END}\nafter\n"
+    new = put_between(page, "| new |")
+    assert new == page.replace("old", "| new |")
+    assert put_between(new, "| new |") == new
+    with pytest.raises(SystemExit, match="no place"):
+        put_between(f"{END} {START}", "x")
 
 
 def test_answers_that_are_there_are_told_from_those_that_are_not(
@@ -32,7 +41,12 @@ def test_answers_that_are_there_are_told_from_those_that_are_not(
     lines = [{"video": f"thing{i}.mp4", "query": text, "start": 3.0, "end": 4.0} for i, text in enumerate(texts)]
     truth, out = tmp_path / "moments.jsonl", tmp_path / "out.json"
     truth.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert main(["--store", str(tmp_path / "store"), "--truth", str(truth), "--out", str(out)]) == 0
+    page = tmp_path / "page.md"
+    page.write_text(f"{START}{END}")
+    assert (
+        main(["--store", str(tmp_path / "store"), "--truth", str(truth), "--out", str(out), "--page", str(page)]) == 0
+    )
+    assert "| 90 | 100 % |" in page.read_text()
     figures = json.loads(out.read_text())
     assert (figures["queries"], figures["vectors"], figures["right"]) == (8, 280, 100)
     ours = figures["readings"]["percentile of Longreel"]
