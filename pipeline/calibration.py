@@ -35,7 +35,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.background_queries import background_queries, bank_version
-from pipeline.catalog.filters import Filter
 from pipeline.errors import DiskFull
 from pipeline.index_kinds import unit_rows
 from pipeline.store import write_file_atomically
@@ -58,7 +57,6 @@ _STALE_SHARE = 0.1  # of the vectors, that may come and go before the background
 _CANDIDATES = 8  # the index may keep vectors coarsely: so many are scored again from the catalog
 _LEAST_LEVEL_SHARE = 0.5  # all or nothing of a query's level was each worse for some library
 _PICTURES = 128
-_GROUPS = 8  # of videos, each looked up in all the others
 _ROUNDING = 1e-4  # two float16 forms of one vector differ by less, in the cosine with another
 _SAME = 0.995  # cosine of one sentence with itself, encoded in two precisions
 
@@ -165,8 +163,7 @@ class Calibrator:
             if self._words is None or not self._words.holds_for(index.seq, len(index)):
                 if self._bank is None:
                     self._bank = unit_rows(np.asarray(encode(background_queries()), dtype=np.float32))
-                sample = self._catalog.sample_vectors(self._sample_size)
-                self._words = calibrate_words(self._bank, self._best(index, self._bank), sample, index.seq, len(index))
+                self._words = self._of_words(index, self._bank)
                 self._keep("words", self._words, self._bank)
             return self._words
 
@@ -185,9 +182,8 @@ class Calibrator:
 
     # -- measuring -------------------------------------------------------------------------------------------------
 
-    def _best(self, index: _Index, queries: Floats, allowed: npt.NDArray[np.int64] | None = None) -> Floats:
-        """The nearest vector [B, D] of each of ``queries [B, D]``; a row of zeros where nothing is found."""
-        ids, _ = index.search(queries, _CANDIDATES, allowed)
+    def _nearest(self, queries: Floats, ids: npt.NDArray[np.int64]) -> Floats:
+        """The vector [B, D] nearest to each of ``queries [B, D]``, of those of ``ids``; zeros where none is left."""
         rows = self._catalog.vectors_by_id(np.unique(ids[ids >= 0]))
         if not len(rows):
             return np.zeros_like(queries)
@@ -195,21 +191,27 @@ class Calibrator:
         found: Floats = units[(queries @ units.T).argmax(axis=1)]
         return found
 
+    def _of_words(self, index: _Index, bank: Floats) -> Calibration | None:
+        ids, _ = index.search(bank, _CANDIDATES)
+        sample = self._catalog.sample_vectors(self._sample_size)
+        return calibrate_words(bank, self._nearest(bank, ids), sample, index.seq, len(index))
+
     def _of_pictures(self, index: _Index) -> Calibration | None:
         rows = self._catalog.sample_rows(self._sample_size)
         chosen = evenly(rows.video, _PICTURES)
-        owner = [rows.video[i] for i in chosen]
+        owner = np.array([rows.video[i] for i in chosen])
         videos = sorted(set(owner))
         if len(videos) < 2:
             return None
         queries = unit_rows(rows.embedding[chosen])
         best = np.zeros_like(queries)
-        everything = self._catalog.ids_matching(Filter())
-        for turn in range(min(_GROUPS, len(videos))):
-            group = set(videos[turn::_GROUPS])
-            asked = np.array([video in group for video in owner])
-            elsewhere = np.setdiff1d(everything, self._catalog.ids_of_videos(group))
-            best[asked] = self._best(index, queries[asked], elsewhere)
+        for video in videos:
+            asked, own = owner == video, self._catalog.ids_of_video(video)
+            ids, _ = index.search(queries[asked], min(len(own) + _CANDIDATES, len(index)))
+            ids = np.where(np.isin(ids, own), -1, ids)
+            # What is left is in the order of the index, all of it further down than what was its own.
+            first = np.take_along_axis(ids, np.argsort(ids < 0, axis=1, kind="stable")[:, :_CANDIDATES], axis=1)
+            best[asked] = [self._nearest(one[None], few)[0] for one, few in zip(queries[asked], first, strict=True)]
         tops = np.einsum("bd,bd->b", best, queries).astype(np.float64)
         centre = np.zeros(queries.shape[1], dtype=np.float32)
         return _calibration(tops, best, centre, 0.0, index.seq, len(index))

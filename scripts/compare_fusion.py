@@ -1,6 +1,7 @@
 """The same small CoCa model trained with each cross-attention over the tokens of clips: what is learnt, at what cost.
 
     python scripts/compare_fusion.py --bank run --out compared      banks of scripts/train_tiny.py's video stage
+    python scripts/compare_fusion.py --packs packs --out compared   the same, made by the bundled model as it ships
     python scripts/compare_fusion.py --drawn tiny --out compared    drawn clips, no photographs, seen by any encoder
     python scripts/compare_fusion.py --bank run --out trial --quick one seed, one ratio, few steps: two minutes
     python scripts/compare_fusion.py --bank run --out compared --report --json out.json --plot docs/plots
@@ -50,6 +51,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     clips = parser.add_mutually_exclusive_group(required=True)
     clips.add_argument("--bank", type=Path, metavar="FOLDER", help="with clips.bank and clips_check.bank")
+    clips.add_argument(
+        "--packs", type=Path, metavar="FOLDER", help="with flickr8k: make the banks of it (kept in --out)"
+    )
     clips.add_argument("--drawn", metavar="MODEL", help="draw the clips, seen by this encoder (kept in --out)")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="results and merged tokens")
     parser.add_argument("--methods", nargs="+", metavar="NAME", help=f"only these of: {', '.join(METHODS)}")
@@ -318,10 +322,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _need_scorer()
         options.out.mkdir(parents=True, exist_ok=True)
-        if options.drawn and not options.report:
-            from scripts.comparing.data import drawn_banks
+        if not options.bank and not options.report:
+            from scripts.comparing.data import drawn_banks, photographed_banks
 
-            drawn_banks(options.out, options.drawn, (700, 150) if options.quick else (6000, 400), 8, 0, progress)
+            counts, frames, seed = (700, 150) if options.quick else (6000, 400), 8, 0
+            if options.drawn:
+                drawn_banks(options.out, options.drawn, counts, frames, seed, progress)
+            else:
+                photographed_banks(options.out, options.packs, counts, frames, seed, progress)
         plan, bank = opened(options)
         results = Results(options.out / "results.jsonl", plan, bank)
         said = io.StringIO()

@@ -104,13 +104,9 @@ class VectorCatalog(CatalogPart):
             found = connection.execute(_filtered(select(vectors.c.id), where)).scalars().all()
         return np.array(found, dtype=np.int64)
 
-    def ids_of_videos(self, video_ids: Iterable[str]) -> npt.NDArray[np.int64]:
-        """Ids [N] of all vectors of these videos."""
-        found: list[int] = []
-        with self._read() as connection:
-            for batch in batched(video_ids):
-                found.extend(connection.execute(select(vectors.c.id).where(vectors.c.video_id.in_(batch))).scalars())
-        return np.array(found, dtype=np.int64)
+    def ids_of_video(self, video_id: str) -> npt.NDArray[np.int64]:
+        """Ids [N] of all vectors of a video."""
+        return self.ids_matching(Filter(video_id=video_id))
 
     def ids_and_embeddings_matching(self, where: Filter) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
         """As :meth:`ids_matching`, with the embeddings [N, D]."""

@@ -1,7 +1,8 @@
 """Clips to learn from and to be judged by: a bank of frame tokens, its sentences as numbers, and merged tokens.
 
 The bank is what the video stage of scripts/train_tiny.py leaves in its folder (clips.bank, clips_check.bank), or is
-drawn here, without photographs, and seen by any encoder that gives patch tokens.
+made here: of photographs, seen by the bundled model as it ships, or drawn, without photographs, and seen by any encoder
+that gives patch tokens.
 
 Shapes: C clips, T frames, P patches, n = T * P tokens, m merged ones, D width, S sentences, L text tokens, U unlike
 sentences.
@@ -24,7 +25,18 @@ from pipeline.errors import InputError
 from scripts.comparing.methods import METHODS
 from scripts.training.bank import ClipBank
 
-__all__ = ["PARTS", "Clips", "Texts", "drawn_banks", "merge_bank", "merged_path", "open_clips", "read_bank", "take"]
+__all__ = [
+    "PARTS",
+    "Clips",
+    "Texts",
+    "drawn_banks",
+    "merge_bank",
+    "merged_path",
+    "open_clips",
+    "photographed_banks",
+    "read_bank",
+    "take",
+]
 
 PARTS = {"learn": "clips.bank", "judge": "clips_check.bank"}
 _FIELDS = tuple(ClipBank.__dataclass_fields__)
@@ -197,6 +209,25 @@ def sampled(tokens: int, frames: int, rows: int) -> Tensor:
     frame = ((torch.arange(some) + 0.5) * frames / some).long()
     patch = ((torch.arange(each) + 0.5) * patches / each).long()
     return (frame[:, None] * patches + patch).flatten()
+
+
+def photographed_banks(
+    folder: Path, packs: Path, counts: tuple[int, int], frames: int, seed: int, tell: Callable[[str], None]
+) -> None:
+    """Make the banks that the video stage of scripts/train_tiny.py would make, with the tower that ships.
+
+    Raises:
+        TrainingError: a folder without the pack flickr8k.
+    """
+    from scripts.training.bank import clip_bank
+    from scripts.training.model import shipped_model
+    from scripts.training.photographs import read_sentences
+
+    tower: Any = shipped_model().visual
+    for (part, name), count, offset in zip(PARTS.items(), counts, (1, 2), strict=True):
+        split = {"learn": "train", "judge": "val"}[part]
+        photographs = read_sentences(packs, split, _SIDE, None)
+        clip_bank(folder / name, tower, photographs, count, frames, _SIDE, seed + offset, tell)
 
 
 def drawn_banks(

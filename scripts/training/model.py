@@ -11,7 +11,7 @@ from torch import nn
 import encoders.bundled.tower as tower  # makes the image tower known to timm
 from scripts.training.loop import TrainingError
 
-__all__ = ["CONFIG", "make_model", "write_weights"]
+__all__ = ["CONFIG", "make_model", "shipped_model", "write_weights"]
 
 CONFIG = Path(tower.__file__).with_name("tiny.json")
 
@@ -31,6 +31,15 @@ def make_model(seed: int, drop_path: float = 0.0) -> nn.Module:
         torch.manual_seed(seed)
         nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
     return model.requires_grad_(True)
+
+
+def shipped_model() -> nn.Module:
+    """The model with the weights that ship, to be looked through and not to be trained."""
+    from safetensors.torch import load_file
+
+    model = make_model(seed=0)
+    model.load_state_dict(load_file(CONFIG.with_name("tiny.safetensors")))
+    return model.requires_grad_(False).eval()
 
 
 def write_weights(model: nn.Module, path: Path) -> None:

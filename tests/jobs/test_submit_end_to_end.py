@@ -174,9 +174,13 @@ def rays_logs_with(since: float, secrets: Sequence[str]) -> list[tuple[Path, str
 def test_moments(world: World) -> None:
     answer = world.ask("query", "--like", f"{SPACED}@5")
     assert answer.code == 0
-    assert list(answer.value) == ["query", "model", "moments"]
+    assert list(answer.value) == [
+        *("query", "model", "confident", "confident_percentile", "best_percentile", "moments"),
+    ]
     first = answer.value["moments"][0]
-    assert list(first) == ["video", "uri", "name", "start_seconds", "end_seconds", "peak_seconds", "score", "caption"]
+    assert list(first) == [
+        *("video", "uri", "name", "start_seconds", "end_seconds", "peak_seconds", "score", "percentile", "caption"),
+    ]
     assert first["name"] == SPACED
     assert first["start_seconds"] <= 5 < first["end_seconds"]
     assert first["score"] == pytest.approx(1.0, abs=1e-3)
