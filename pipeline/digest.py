@@ -5,8 +5,9 @@ Shapes: T frames, P patches a frame, V vectors, D width of the joint space, d wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +17,17 @@ from csat_fusion.compressors.table import COMPRESSORS, NO_FIDELITY
 from csat_fusion.errors import CompressionError
 from pipeline.errors import EncodingFailed, OptionError
 from pipeline.fuse import VectorOptions, fuse_vectors
-from pipeline.media import Block, ClosedSegment, PartResult, SegmentRecord, TokenRecord, WatchSummary
+from pipeline.media import Block, ClosedSegment, PartResult, SegmentRecord, Span, TokenRecord, WatchSummary
 from pipeline.thumbnails import thumbnail_jpeg
 
 if TYPE_CHECKING:
-    from csat_fusion.compressors.base import Compressor
-    from encoders.base import Encoder
+    from torch import Tensor
 
-__all__ = ["Digest", "DigestOptions", "TokenOptions"]
+    from csat_fusion.compressors.base import Compressor
+    from csat_fusion.tokens import TokenSet
+    from encoders.base import Encoder, EncoderInfo
+
+__all__ = ["Digest", "DigestOptions", "SegmentDigest", "TokenOptions", "checked_embedding"]
 
 
 @dataclass(frozen=True)
@@ -73,18 +77,95 @@ class DigestOptions:
             raise OptionError(f"thumbnail_pixels is {self.thumbnail_pixels}; allowed: 0 (none) to 2048")
 
 
-class _OpenSegment:
-    """What has been encoded of a segment so far."""
+class SegmentDigest:
+    """What has been encoded of a segment so far: looks in time order, each with the span that it stands for."""
 
-    def __init__(self, compressor: Compressor | None) -> None:
-        self.compressor = compressor
-        self.embedding: list[npt.NDArray[np.float32]] = []
-        self.start_seconds: list[float] = []
-        self.end_seconds: list[float] = []
-        self.weight: list[int] = []
-        self.cover: npt.NDArray[np.uint8] | None = None  # the picture that stands for the longest span
-        self.cover_pts_seconds = 0.0
-        self.cover_duration_seconds = 0.0
+    def __init__(self, options: DigestOptions) -> None:
+        self._options = options
+        self._compressor: Compressor | None = None
+        if options.tokens.keep:
+            from csat_fusion import make_compressor
+
+            tokens = options.tokens
+            self._compressor = make_compressor(tokens.compressor, tokens.budget, gap_seconds=tokens.gap_seconds)
+        self._embedding: list[npt.NDArray[np.float32]] = []
+        self._start_seconds: list[float] = []
+        self._end_seconds: list[float] = []
+        self._weight: list[int] = []
+        self._cover: npt.NDArray[np.uint8] | None = None  # the picture that stands for the longest span
+        self._cover_pts_seconds = 0.0
+        self._cover_duration_seconds = 0.0
+
+    def __len__(self) -> int:
+        return len(self._embedding)
+
+    def add(
+        self,
+        image: npt.NDArray[np.uint8],
+        embedding: npt.NDArray[np.float32],
+        tokens: Tensor | None,
+        pts_seconds: float,
+        span: Span,
+        weight: int,
+    ) -> None:
+        """Take a look: its picture ``[H, W, 3]``, ``embedding [D]`` and ``tokens [P, d]`` (where they are kept), the
+        span that it stands for, and how many sampled frames."""
+        self._embedding.append(embedding)
+        self._start_seconds.append(span.start_seconds)
+        self._end_seconds.append(span.end_seconds)
+        self._weight.append(weight)
+        if self._cover is None or span.duration_seconds > self._cover_duration_seconds:
+            self._cover, self._cover_pts_seconds = image, pts_seconds
+            self._cover_duration_seconds = span.duration_seconds
+        if self._compressor is not None:
+            assert tokens is not None
+            self._compressor.update(tokens, span.start_seconds, span.end_seconds, weight=float(weight))
+
+    def token_set(self) -> TokenSet | None:
+        """The compressed tokens so far; ``None`` where none are kept."""
+        return None if self._compressor is None else self._compressor.result()
+
+    def record(self, index: int, span: Span, boundary: str, tokens: TokenSet | None = None) -> SegmentRecord:
+        """All that is kept of the segment; ``tokens`` are stored with it."""
+        thumbnail = None
+        if self._options.thumbnail_pixels and self._cover is not None:
+            thumbnail = thumbnail_jpeg(self._cover, max_side=self._options.thumbnail_pixels)
+        kept = None
+        if tokens is not None:
+            count, width = tokens.tokens.shape
+            kept = TokenRecord(self._options.tokens.compressor, count, width, tokens.to_bytes())
+        vectors = fuse_vectors(
+            np.stack(self._embedding),
+            np.array(self._weight, np.float32),
+            np.array(self._start_seconds, np.float64),
+            np.array(self._end_seconds, np.float64),
+            self._options.vectors,
+        )
+        return SegmentRecord(
+            index=index,
+            span=span,
+            boundary=boundary,
+            vectors=vectors,
+            thumbnail_jpeg=thumbnail,
+            thumbnail_seconds=self._cover_pts_seconds if thumbnail else None,
+            tokens=kept,
+        )
+
+
+def checked_embedding(embedding: Any, info: EncoderInfo, seconds: Sequence[float]) -> npt.NDArray[np.float32]:
+    """Embeddings ``[T, D]`` of frames at these times, as float32.
+
+    Raises:
+        EncodingFailed: one is not finite.
+    """
+    values = np.asarray(embedding, dtype=np.float32)
+    broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(broken):
+        raise EncodingFailed(
+            f"{info.name} gave no finite embedding for the frame at {seconds[int(broken[0])]:.3f} s "
+            f"({info.precision}); try --set encoder.precision=fp32"
+        )
+    return values
 
 
 class Digest:
@@ -98,7 +179,7 @@ class Digest:
         self._encoder = encoder
         self._options = options
         self._batch: list[tuple[npt.NDArray[np.uint8], float, float, float, int, int]] = []
-        self._open: dict[int, _OpenSegment] = {}
+        self._open: dict[int, SegmentDigest] = {}
         self._closed: list[ClosedSegment] = []
         self._done: list[SegmentRecord] = []
 
@@ -133,62 +214,14 @@ class Digest:
         if self._batch:
             images = np.stack([item[0] for item in self._batch])
             seen = self._encoder.encode(images, tokens=self._options.tokens.keep)
-            embedding = np.asarray(seen.embedding, dtype=np.float32)
-            broken = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
-            if len(broken):
-                raise EncodingFailed(
-                    f"{self._encoder.info.name} gave no finite embedding for the frame at "
-                    f"{self._batch[int(broken[0])][1]:.3f} s ({self._encoder.info.precision}); try "
-                    "--set encoder.precision=fp32"
-                )
+            embedding = checked_embedding(seen.embedding, self._encoder.info, [item[1] for item in self._batch])
             for i, (image, pts, start, end, weight, number) in enumerate(self._batch):
-                segment = self._open.get(number)
-                if segment is None:
-                    segment = self._open[number] = _OpenSegment(self._compressor())
-                segment.embedding.append(embedding[i])
-                segment.start_seconds.append(start)
-                segment.end_seconds.append(end)
-                segment.weight.append(weight)
-                if segment.cover is None or end - start > segment.cover_duration_seconds:
-                    segment.cover, segment.cover_pts_seconds, segment.cover_duration_seconds = image, pts, end - start
-                if segment.compressor is not None:
-                    assert seen.tokens is not None
-                    segment.compressor.update(seen.tokens[i], start, end, weight=float(weight))
+                if number not in self._open:
+                    self._open[number] = SegmentDigest(self._options)
+                tokens = None if seen.tokens is None else seen.tokens[i]
+                self._open[number].add(image, embedding[i], tokens, pts, Span(start, end), weight)
             self._batch.clear()
         for closed in self._closed:
-            self._done.append(self._record(closed, self._open.pop(closed.index)))
+            segment = self._open.pop(closed.index)
+            self._done.append(segment.record(closed.index, closed.span, closed.boundary, segment.token_set()))
         self._closed.clear()
-
-    def _compressor(self) -> Compressor | None:
-        options = self._options.tokens
-        if not options.keep:
-            return None
-        from csat_fusion import make_compressor
-
-        return make_compressor(options.compressor, options.budget, gap_seconds=options.gap_seconds)
-
-    def _record(self, closed: ClosedSegment, segment: _OpenSegment) -> SegmentRecord:
-        vectors = fuse_vectors(
-            np.stack(segment.embedding),
-            np.array(segment.weight, np.float32),
-            np.array(segment.start_seconds, np.float64),
-            np.array(segment.end_seconds, np.float64),
-            self._options.vectors,
-        )
-        tokens = None
-        if segment.compressor is not None:
-            result = segment.compressor.result()
-            count, width = result.tokens.shape
-            tokens = TokenRecord(self._options.tokens.compressor, count, width, result.to_bytes())
-        thumbnail = None
-        if self._options.thumbnail_pixels and segment.cover is not None:
-            thumbnail = thumbnail_jpeg(segment.cover, max_side=self._options.thumbnail_pixels)
-        return SegmentRecord(
-            index=closed.index,
-            span=closed.span,
-            boundary=closed.boundary,
-            vectors=vectors,
-            thumbnail_jpeg=thumbnail,
-            thumbnail_seconds=segment.cover_pts_seconds if thumbnail else None,
-            tokens=tokens,
-        )

@@ -10,6 +10,7 @@ drift adds up until it is noticed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -65,23 +66,27 @@ class Gate:
 
     def passes(self, image: npt.NDArray[np.uint8], seconds: float) -> bool:
         """Whether ``image [H, W, 3]`` shown at ``seconds`` must be encoded; if so, it is the new anchor."""
+        return self.judge(image, seconds) != "same"
+
+    def judge(self, image: npt.NDArray[np.uint8], seconds: float) -> Literal["new", "held", "same"]:
+        """As :meth:`passes`, and why: what is "new", what only was "held" as long as it may be, what is the "same"."""
         if not self._options.enabled:
-            return True
+            return "new"
         small = _small(image)
+        anchor, begun = self._anchor, self._anchor_seconds
         alike = (
-            self._anchor is not None
-            and seconds - self._anchor_seconds < self._options.hold_seconds
-            and self._anchor.shape == tuple(s + 2 * self._reach for s in small.shape)
-            and self._alike(self._anchor, small)
+            anchor is not None
+            and anchor.shape == tuple(s + 2 * self._reach for s in small.shape)
+            and self._alike(anchor, small)
         )
-        if alike:
-            return False
+        if alike and seconds - begun < self._options.hold_seconds:
+            return "same"
         import cv2
 
         r = self._reach
         self._anchor = np.asarray(cv2.copyMakeBorder(small, r, r, r, r, cv2.BORDER_REPLICATE), dtype=np.uint8)
         self._anchor_seconds = seconds
-        return True
+        return "held" if alike else "new"
 
     def _alike(self, anchor: npt.NDArray[np.uint8], small: npt.NDArray[np.uint8]) -> bool:
         import cv2
