@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from encoders.base import EncoderInfo
     from pipeline.watch import WatchTask
 
-__all__ = ["Engine", "start_ray", "stop_ray"]
+__all__ = ["Engine", "LostWorker", "answer", "start_ray", "stop_ray"]
 
 _BLOCKS_AHEAD = 4  # blocks that a decoder may be ahead of its encoder: the bound on memory for each part
 _PLACE_SECONDS = 120.0
@@ -172,7 +172,7 @@ class Engine:
             self._encoder_options = replace(
                 self._encoder_options, precision=self.info.precision, batch_size=self.info.batch_size
             )
-            await asyncio.gather(*(_answer(worker.load.remote(self._encoder_options)) for worker in others))
+            await asyncio.gather(*(answer(worker.load.remote(self._encoder_options)) for worker in others))
         except BaseException:
             self._kill()
             raise
@@ -184,12 +184,12 @@ class Engine:
         if self._library_precision:
             options = replace(self._encoder_options, precision=self._library_precision)
             try:
-                info = await _answer(encoder.load.remote(options))
+                info = await answer(encoder.load.remote(options))
             except EncoderOptionError as error:
                 refused = f"; not the library's {self._library_precision}: {error}"
             else:
                 return replace(info, precision_reason="as in this library")
-        info = await _answer(encoder.load.remote(self._encoder_options))
+        info = await answer(encoder.load.remote(self._encoder_options))
         return replace(info, precision_reason=info.precision_reason + refused)
 
     async def __aexit__(self, *exc: object) -> None:
@@ -210,7 +210,7 @@ class Engine:
         workers = [*self._encoders, *self._decoders]
         waiting = [worker.pid.remote() for worker in workers]
         try:
-            pids = await asyncio.wait_for(asyncio.gather(*(_answer(ref) for ref in waiting)), _PLACE_SECONDS)
+            pids = await asyncio.wait_for(asyncio.gather(*(answer(ref) for ref in waiting)), _PLACE_SECONDS)
             self._pids = dict(zip(workers, pids, strict=True))
         except asyncio.TimeoutError:
             asked = ", ".join(f"{s.name} {s.count} x {s.ray_options()}" for s in self.stages)
@@ -224,8 +224,8 @@ class Engine:
     async def worker_pids(self) -> dict[str, list[int]]:
         """Process ids by stage."""
         return {
-            "decode": [await _answer(w.pid.remote()) for w in self._decoders],
-            "encode": [await _answer(w.pid.remote()) for w in self._encoders],
+            "decode": [await answer(w.pid.remote()) for w in self._decoders],
+            "encode": [await answer(w.pid.remote()) for w in self._encoders],
         }
 
     async def inspect(self, source: str, uri: str, known: str | None) -> tuple[MediaInfo | None, str]:
@@ -238,7 +238,7 @@ class Engine:
 
         async def once() -> tuple[MediaInfo | None, str]:
             async with self._decoder() as decoder:
-                facts: tuple[MediaInfo | None, str] = await _answer(decoder.inspect.remote(source, uri, known))
+                facts: tuple[MediaInfo | None, str] = await answer(decoder.inspect.remote(source, uri, known))
                 return facts
 
         return await self._tried(once, uri)
@@ -263,7 +263,7 @@ class Engine:
         for attempt in range(1, self._settings.workers.attempts + 1):
             try:
                 return await once()
-            except _LostWorker as error:
+            except LostWorker as error:
                 _log.info("a worker died on %s (attempt %d): %s", uri, attempt, error)
                 last = error
         attempts = self._settings.workers.attempts
@@ -285,19 +285,19 @@ class Engine:
                     del ref  # or the block would stay in the object store
                     index += 1
                     if len(pending) >= _BLOCKS_AHEAD:
-                        on_progress(await _answer(pending.popleft()))
+                        on_progress(await answer(pending.popleft()))
             # The decoder is free for the next part while this one's last blocks are encoded.
             result: PartResult | None = None
             while pending:
-                taken: Taken = await _answer(pending.popleft())
+                taken: Taken = await answer(pending.popleft())
                 on_progress(taken)
                 result = taken.result
             if result is None:
-                raise _LostWorker("the stream of blocks ended without its summary")
+                raise LostWorker("the stream of blocks ended without its summary")
             return result
         except BaseException as error:
             encoder.drop.remote(key)
-            if isinstance(error, _LostWorker):  # perhaps it was this one: then no call would reach it now
+            if isinstance(error, LostWorker):  # perhaps it was this one: then no call would reach it now
                 self._expect(encoder)
             raise
         finally:
@@ -330,7 +330,7 @@ class Engine:
     async def _is_back(self, worker: Any) -> None:
         task = self._returning.get(worker)
         if task is not None and not await asyncio.shield(task):
-            raise _LostWorker(f"its process died and did not come back within {_BACK_SECONDS:.0f} s")
+            raise LostWorker(f"its process died and did not come back within {_BACK_SECONDS:.0f} s")
 
     async def _comes_back(self, worker: Any, anew: bool) -> bool:
         """Ask until ``worker`` answers: calls to an actor that is being restarted fail at once, they do not wait."""
@@ -338,8 +338,8 @@ class Engine:
         began, pause = clock(), 0.05
         try:
             while (left := began + _BACK_SECONDS - clock()) > 0:
-                with contextlib.suppress(_LostWorker, asyncio.TimeoutError):
-                    pid: int = await asyncio.wait_for(_answer(worker.pid.remote()), left)
+                with contextlib.suppress(LostWorker, asyncio.TimeoutError):
+                    pid: int = await asyncio.wait_for(answer(worker.pid.remote()), left)
                     if not anew or pid != self._pids.get(worker) or clock() - began > _SAME_SECONDS:
                         self._pids[worker] = pid
                         return True
@@ -350,12 +350,12 @@ class Engine:
             del self._returning[worker]
 
 
-class _LostWorker(Exception):
+class LostWorker(Exception):
     """A worker or its node died: worth another attempt."""
 
 
-async def _answer(ref: Any) -> Any:
-    """The value of ``ref``; errors of our own as themselves, deaths of workers as :class:`_LostWorker`."""
+async def answer(ref: Any) -> Any:
+    """The value of ``ref``; errors of our own as themselves, deaths of workers as :class:`LostWorker`."""
     from ray import exceptions
 
     lost = (
@@ -369,13 +369,13 @@ async def _answer(ref: Any) -> Any:
     try:
         return await ref
     except lost as error:
-        raise _LostWorker(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+        raise LostWorker(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
     except exceptions.RayTaskError as error:
         cause = error.cause
         while isinstance(cause, exceptions.RayTaskError):
             cause = cause.cause
         if isinstance(cause, lost):
-            raise _LostWorker(f"{type(cause).__name__}: {str(cause).splitlines()[0]}") from error
+            raise LostWorker(f"{type(cause).__name__}: {str(cause).splitlines()[0]}") from error
         if isinstance(cause, LongreelError):
             raise cause from None
         # A defect of ours, or of a library, shows itself on one input: it costs that one, and the log has the rest.

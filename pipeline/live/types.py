@@ -6,7 +6,7 @@ Shapes: K looks (frames that are encoded), H x W pixels.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -101,6 +101,12 @@ class StreamCounts:
     captions: int = 0
     messages: list[str] = field(default_factory=list)
 
+    def plus(self, other: StreamCounts) -> StreamCounts:
+        """The sum of both; a stream's counts go on where its process was started anew."""
+        return StreamCounts(
+            **{entry.name: getattr(self, entry.name) + getattr(other, entry.name) for entry in fields(self)}
+        )
+
 
 @dataclass(frozen=True)
 class ClosedWindow:
@@ -128,6 +134,7 @@ class LiveBlock:
         start_seconds: ``[K]`` media time.
         weight: ``[K]`` sampled frames that each stands for so far.
         window: ``[K]`` index of each one's window.
+        opened: number and start in seconds of the window that is open after this block, ``None`` where none is.
         closed: windows that are complete with this block.
         captured_utc: the wall clock at ``until_seconds``, ``None`` before the first frame.
     """
@@ -138,6 +145,7 @@ class LiveBlock:
     window: npt.NDArray[np.int64]
     until_seconds: float
     extended: int = 0
+    opened: tuple[int, float] | None = None
     closed: tuple[ClosedWindow, ...] = ()
     captured_utc: datetime | None = None
     connections: tuple[Connection, ...] = ()

@@ -1,0 +1,231 @@
+"""A live stream in this process: its captions one by one, its windows in the library. `longreel stream` does the same
+on Ray, many streams at once.
+
+    with Library.open("library", model="tiny") as library:
+        for caption in stream_captions(library, "rtsp://camera/live", captioner="tiny"):
+            print(caption.utc, caption.text)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from pipeline.errors import LongreelError, OptionError
+from pipeline.gate import GateOptions
+from pipeline.ingest import IngestOptions
+from pipeline.live.captions import LiveCaptioner
+from pipeline.live.digest import LiveDigest
+from pipeline.live.options import CaptionWindowOptions, MemoryOptions, RetentionOptions, WindowOptions
+from pipeline.live.session import StreamSession
+from pipeline.live.types import LiveBlock, LiveCaption
+from pipeline.live.watcher import LiveWatcher
+from pipeline.sampling import SamplingOptions
+from pipeline.segments import SegmentOptions
+from pipeline.sources.live import LiveOptions, LiveStream, shown
+
+if TYPE_CHECKING:
+    from encoders.captioning import Captioner
+    from pipeline.catalog import Catalog
+    from pipeline.library import Library
+
+__all__ = ["LiveSettings", "StreamTask", "live_blocks", "open_session", "recipe_of", "stream_captions", "stream_name"]
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """Everything about live streams beyond what recorded video has as well."""
+
+    source: LiveOptions = field(default_factory=LiveOptions)
+    window: WindowOptions = field(default_factory=WindowOptions)
+    captions: CaptionWindowOptions = field(default_factory=CaptionWindowOptions)
+    memory: MemoryOptions = field(default_factory=MemoryOptions)
+    retention: RetentionOptions = field(default_factory=RetentionOptions)
+
+
+@dataclass(frozen=True)
+class StreamTask:
+    """A stream to watch: plain values that travel to another process or machine.
+
+    ``url`` may hold credentials, ``uri`` is what may be shown of it. A stream that goes on after an earlier run brings
+    the wall clock of its first frame ever, how far its media time came, and its next connection and window numbers.
+    ``short_side`` in pixels is what the model wants.
+    """
+
+    url: str
+    uri: str
+    name: str
+    options: LiveOptions
+    window: WindowOptions
+    sampling: SamplingOptions
+    gate: GateOptions
+    segments: SegmentOptions
+    short_side: int = 224
+    first_utc: datetime | None = None
+    resume_seconds: float = 0.0
+    next_connection: int = 0
+    next_window: int = 0
+    record_folder: str = ""
+
+    @classmethod
+    def of(cls, url: str, name: str, settings: LiveSettings, ingest: IngestOptions, short_side: int) -> StreamTask:
+        """The task of a stream, from the settings."""
+        return cls(
+            url=url,
+            uri=shown(url),
+            name=name,
+            options=settings.source,
+            window=settings.window,
+            sampling=ingest.sampling,
+            gate=ingest.gate,
+            segments=ingest.segments,
+            short_side=short_side,
+        )
+
+
+def stream_name(url: str) -> str:
+    """What a stream is called that nobody gave a name: the address as it may be shown."""
+    return shown(url)
+
+
+def live_blocks(task: StreamTask, opened: Callable[[LiveStream], None] = lambda stream: None) -> Iterator[LiveBlock]:
+    """Watch a stream until it ends, fails or is stopped; the last block says which.
+
+    Args:
+        opened: called with the stream before it connects, for whoever wants to stop it.
+
+    Raises:
+        SourceError: the stream failed for good; blocks of what it gave before have been given.
+    """
+    stream = LiveStream(
+        task.url,
+        task.options,
+        short_side=task.short_side,
+        first_utc=task.first_utc,
+        resume_seconds=task.resume_seconds,
+        number=task.next_connection,
+        record_folder=task.record_folder or None,
+    )
+    opened(stream)
+    watcher = LiveWatcher(
+        task.sampling, task.gate, task.segments, task.window, first_window=task.next_window, counts=stream.counts
+    )
+    with closing(stream):
+        try:
+            for message in stream.messages():
+                yield from watcher.take(message)
+        except LongreelError:
+            yield from watcher.finish()
+            raise
+        yield from watcher.finish()
+
+
+def recipe_of(settings: LiveSettings, ingest: IngestOptions, fingerprint: str) -> str:
+    """A short hash of all that decides what is made of a stream's frames."""
+    parts = [asdict(ingest.sampling), asdict(ingest.gate), asdict(ingest.segments), asdict(ingest.digest)]
+    text = repr([parts, asdict(settings.window), asdict(settings.memory), fingerprint])
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def open_session(
+    catalog: Catalog,
+    task: StreamTask,
+    settings: LiveSettings,
+    fingerprint: str,
+    recipe_key: str,
+    *,
+    tags: Sequence[str] = (),
+    **session: object,
+) -> tuple[StreamSession, StreamTask]:
+    """Open a stream in the catalog, or go on with it; its session, and the task that goes on where it stopped.
+
+    Raises:
+        StreamBusy: another living process has this stream.
+    """
+    record = catalog.open_stream(
+        task.uri, task.name, tags, fingerprint, recipe_key, {"live": asdict(settings) | {"source": {}}}
+    )
+    connections = catalog.connections_of(record.video_id)
+    if connections:
+        resume = catalog.stream_end_seconds(record.video_id)
+        task = replace(
+            task,
+            first_utc=connections[0].utc,
+            resume_seconds=resume,
+            next_connection=connections[-1].number + 1,
+            next_window=catalog.next_window(record.video_id),
+        )
+    made = StreamSession(
+        catalog,
+        record.video_id,
+        record.name,
+        fingerprint,
+        recipe_key,
+        connections=connections,
+        retention=settings.retention,
+        **session,  # type: ignore[arg-type]
+    )
+    return made, task
+
+
+def stream_captions(
+    library: Library,
+    url: str,
+    *,
+    captioner: Captioner,
+    name: str | None = None,
+    settings: LiveSettings | None = None,
+    ingest: IngestOptions | None = None,
+    duration_seconds: float | None = None,
+    on_block: Callable[[LiveBlock, StreamSession], None] = lambda block, session: None,
+) -> Iterator[LiveCaption]:
+    """Watch one stream in this process: captions as they come, everything else into the library.
+
+    Closing the iterator ends the stream; what was seen is in the library then.
+
+    Raises:
+        OptionError: a duration that is not above 0.
+        SourceError: the stream failed for good.
+        StreamBusy: another process has this stream.
+        EncoderError: the model cannot be loaded, or cannot go on.
+    """
+    if duration_seconds is not None and not duration_seconds > 0:
+        raise OptionError(f"duration is {duration_seconds} s; allowed: more than 0")
+    settings, ingest = settings or LiveSettings(), ingest or IngestOptions()
+    encoder = library.encoder
+    with library.writing("stream"):
+        library.store.bind(encoder.info)
+    catalog = library.catalog
+    catalog.dimension = encoder.info.dimension
+    short_side = min(encoder.info.image_height, encoder.info.image_width)
+    task = StreamTask.of(url, name or stream_name(url), settings, ingest, short_side)
+    recipe = recipe_of(settings, ingest, encoder.info.fingerprint)
+    reads = captioner.info.reads == encoder.info.fingerprint
+    digest = LiveDigest(encoder, ingest.digest, settings.window, settings.memory, tokens=reads)
+    words = LiveCaptioner(captioner, encoder.info.fingerprint, settings.captions, ingest.digest.tokens)
+    session, task = open_session(catalog, task, settings, encoder.info.fingerprint, recipe)
+    streams: list[LiveStream] = []
+    error: BaseException | None = None
+    deadline = None if duration_seconds is None else time.monotonic() + duration_seconds
+    with ExitStack() as stack:
+        stack.callback(lambda: session.close(error))
+        blocks = stack.enter_context(closing(live_blocks(task, streams.append)))
+        try:
+            for block in blocks:
+                session.take(block)
+                taken = digest.take([(session.video_id, block)])[0]
+                session.commit(taken.windows)
+                on_block(block, session)
+                for caption in words.caption([(session.video_id, content) for content in taken.closed]):
+                    yield session.caption(caption)
+                over = deadline is not None and time.monotonic() >= deadline
+                if session.beat(time.monotonic()) or over:
+                    streams[0].stop()
+        except LongreelError as failed:
+            error = failed
+            raise
