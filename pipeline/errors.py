@@ -36,6 +36,7 @@ __all__ = [
     "SourceNotFound",
     "SourceUnreadable",
     "StillImage",
+    "StreamBusy",
     "TruthError",
     "UnexpectedError",
     "UnknownVideo",
@@ -151,6 +152,10 @@ class ModelMismatch(LibraryError):
 
 class LibraryBusy(LibraryError):
     """Another process is writing to this library; the message says which."""
+
+
+class StreamBusy(LibraryError):
+    """This stream is being watched already; the message says by which process."""
 
 
 class CatalogTooNew(LibraryError):

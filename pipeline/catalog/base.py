@@ -13,12 +13,13 @@ from sqlalchemy import Connection, select, update
 from pipeline.catalog.database import Database
 from pipeline.catalog.models import counters
 
-__all__ = ["CatalogPart", "batched", "bump_seq", "current_seq", "utc_now"]
+__all__ = ["CatalogPart", "batched", "bump_seq", "current_seq", "is_alive", "utc_now"]
 
 T = TypeVar("T")
 
 # Databases bound the number of values in one statement (SQLite: 32,766 today, 999 once).
 _VALUES_PER_STATEMENT = 900
+_CLOCK_SECONDS = 2.0  # times of processes are rounded
 
 
 class CatalogPart:
@@ -42,6 +43,18 @@ def batched(values: Iterable[T], size: int = _VALUES_PER_STATEMENT) -> Iterator[
     iterator = iter(values)
     while chunk := list(islice(iterator, size)):
         yield chunk
+
+
+def is_alive(pid: int, since: datetime) -> bool:
+    """Whether the process of this number on this machine is the one that had it at that time."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).create_time() <= since.timestamp() + _CLOCK_SECONDS)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:  # it lives, and is another user's
+        return True
 
 
 def current_seq(connection: Connection) -> int:

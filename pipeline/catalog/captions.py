@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import case, delete, insert, select, update
 
 from pipeline.catalog.base import CatalogPart, batched
 from pipeline.catalog.models import captions, segments, token_sets
@@ -40,21 +41,30 @@ class CaptionCatalog(CatalogPart):
                         f"video {video_id} has no segment {gone[0]} any more: it was removed or indexed anew"
                     )
                 connection.execute(delete(captions).where(captions.c.segment_id.in_(batch), captions.c.model == model))
-                connection.execute(
-                    insert(captions),
-                    [
-                        {
-                            "segment_id": number,
-                            "video_id": video_id,
-                            "model": model,
-                            "text": found[number].text,
-                            "start_seconds": found[number].span.start_seconds,
-                            "end_seconds": found[number].span.end_seconds,
-                            "confidence": found[number].confidence,
-                        }
-                        for number in batch
-                    ],
+                connection.execute(insert(captions), [_values(number, found[number]) for number in batch])
+
+    def add_caption(self, segment_id: int, caption: CaptionRecord) -> int:
+        """Keep one more caption of a segment; returns its number, for :meth:`extend_caption`.
+
+        Raises:
+            LibraryError: there is no such segment of that video (it was replaced, pruned or removed).
+        """
+        here = (segments.c.id == segment_id) & (segments.c.video_id == caption.video_id)
+        with self._write() as connection:
+            if connection.execute(select(segments.c.id).where(here)).first() is None:
+                raise LibraryError(
+                    f"video {caption.video_id} has no segment {segment_id} any more: it was replaced or removed"
                 )
+            key = connection.execute(insert(captions).values(**_values(segment_id, caption))).inserted_primary_key
+            assert key is not None
+            return int(key[0])
+
+    def extend_caption(self, caption_id: int, end_seconds: float) -> bool:
+        """Let a caption hold on to a later end; an earlier one changes nothing. False when it is gone."""
+        held = case((captions.c.end_seconds < end_seconds, end_seconds), else_=captions.c.end_seconds)
+        with self._write() as connection:
+            here = update(captions).where(captions.c.id == caption_id).values(end_seconds=held)
+            return bool(connection.execute(here).rowcount)
 
     def captioned_segments(self, video_id: str, model: str) -> set[int]:
         """Ids of the segments of a video that have a caption by this model."""
@@ -70,3 +80,15 @@ class CaptionCatalog(CatalogPart):
                 query = select(token_sets.c.segment_id).where(token_sets.c.segment_id.in_(batch))
                 found |= set(connection.execute(query).scalars())
         return found
+
+
+def _values(segment_id: int, caption: CaptionRecord) -> dict[str, Any]:
+    return {
+        "segment_id": segment_id,
+        "video_id": caption.video_id,
+        "model": caption.model,
+        "text": caption.text,
+        "start_seconds": caption.span.start_seconds,
+        "end_seconds": caption.span.end_seconds,
+        "confidence": caption.confidence,
+    }

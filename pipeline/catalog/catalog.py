@@ -9,13 +9,25 @@ from typing import Any
 
 from sqlalchemy import select
 
+from pipeline.catalog.anchors import AnchorCatalog
 from pipeline.catalog.captions import CaptionCatalog
 from pipeline.catalog.database import Database
 from pipeline.catalog.jobs_table import JobCatalog
-from pipeline.catalog.models import captions, parts, segments, thumbnails, token_sets, vectors, video_tags, videos
-from pipeline.catalog.parts import PartCatalog
+from pipeline.catalog.models import (
+    captions,
+    connections,
+    parts,
+    segments,
+    thumbnails,
+    token_sets,
+    vectors,
+    video_tags,
+    videos,
+)
+from pipeline.catalog.streams import StreamCatalog
 from pipeline.catalog.vectors import VectorCatalog
 from pipeline.catalog.videos import VideoCatalog
+from pipeline.catalog.windows import WindowCatalog
 
 __all__ = ["Catalog"]
 
@@ -24,8 +36,8 @@ __all__ = ["Catalog"]
 _CHANGING = {"added_at", "updated_at", "committed_at", "seq", "facts"}
 
 
-class Catalog(VideoCatalog, PartCatalog, VectorCatalog, CaptionCatalog, JobCatalog):
-    """Videos, parts, segments, vectors, captions, jobs and errors of a library.
+class Catalog(VideoCatalog, WindowCatalog, VectorCatalog, CaptionCatalog, StreamCatalog, AnchorCatalog, JobCatalog):
+    """Videos, parts, segments, vectors, captions, streams, jobs and errors of a library.
 
     Each method is one transaction. Any number of threads and processes may read while one writes; writers wait for each
     other. Plain frozen records come out, never rows of the database.
@@ -68,6 +80,7 @@ class Catalog(VideoCatalog, PartCatalog, VectorCatalog, CaptionCatalog, JobCatal
             thumbnails: ("segment_id",),
             token_sets: ("segment_id",),
             captions: ("segment_id", "model", "start_seconds", "text"),
+            connections: ("video_id", "number"),
         }
         with self._database.read() as connection:
             for table, key in keys.items():

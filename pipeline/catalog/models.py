@@ -1,5 +1,8 @@
 """The tables, as they are now. Migrations are what makes them in a database; a test holds the two equal.
 
+The full-text index of captions is not among them: it is a virtual table in SQLite and an index over an expression in
+PostgreSQL, see migration 0002 and :mod:`pipeline.catalog.caption_search`.
+
 All spans are half-open ``[start_seconds, end_seconds)`` of media time. ``seq`` is one counter for the whole library
 that goes up with every vector added and every batch removed, in the order of commits: whoever has seen ``seq`` N needs
 only what lies above it.
@@ -27,6 +30,7 @@ from pipeline.catalog.types import FileText, UtcDateTime
 
 __all__ = [
     "captions",
+    "connections",
     "counters",
     "errors",
     "job_items",
@@ -35,6 +39,7 @@ __all__ = [
     "parts",
     "removals",
     "segments",
+    "streams",
     "thumbnails",
     "token_sets",
     "vectors",
@@ -126,6 +131,8 @@ parts = Table(
     Column("error_type", Text),
     Column("error_message", FileText),
     Column("committed_at", UtcDateTime),
+    Column("bytes", BigInteger, nullable=False, default=0, server_default="0"),  # thumbnails, token sets and vectors
+    Index(None, "video_id", "start_seconds", "bytes"),  # what a stream takes is summed from this alone
 )
 
 segments = Table(
@@ -194,6 +201,38 @@ captions = Table(
     Column("end_seconds", Float, nullable=False),
     Column("confidence", Float),
     Index(None, "video_id", "start_seconds"),
+)
+
+# A stream is a video that goes on: its windows are parts of it.
+streams = Table(
+    "streams",
+    metadata,
+    Column("video_id", ForeignKey("videos.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", FileText, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("options", JSON, nullable=False),
+    Column("counts", JSON, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("stop_requested", Boolean, nullable=False, default=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("heartbeat_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Column("error_type", Text),
+    Column("error_message", FileText),
+)
+
+# Where a stream's media time stands in the wall clock, for each unbroken stretch of it.
+connections = Table(
+    "connections",
+    metadata,
+    Column("video_id", ForeignKey("videos.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("start_seconds", Float, nullable=False),
+    Column("utc", UtcDateTime, nullable=False),
+    Column("end_seconds", Float),
+    Column("reason", Text),
+    Column("media", JSON),
 )
 
 jobs = Table(

@@ -15,7 +15,7 @@ from pipeline.catalog.records import PartRecord
 from pipeline.errors import LibraryError
 from pipeline.media import PartResult, SegmentRecord, Span
 
-__all__ = ["PartCatalog", "delete_parts", "part_record", "part_rows"]
+__all__ = ["PartCatalog", "delete_parts", "insert_segments", "part_record", "part_rows"]
 
 
 class PartCatalog(CatalogPart):
@@ -35,7 +35,7 @@ class PartCatalog(CatalogPart):
             LibraryError: the part is not planned (its video was removed, or has another version by now), or a vector
                 has another width than the library's or is not finite.
         """
-        self._check(part_id, result)
+        self._check(f"part {part_id}", result.segments)
         summary = result.summary
         with self._write() as connection:
             part = connection.execute(select(parts).where(parts.c.id == part_id)).one_or_none()
@@ -44,7 +44,7 @@ class PartCatalog(CatalogPart):
             if part.state == "done":
                 return False
             delete_parts(connection, (parts.c.video_id == part.video_id) & parts.c.superseded)
-            _insert_segments(connection, part.video_id, part_id, result.segments)
+            size = insert_segments(connection, part.video_id, part_id, result.segments)
             connection.execute(
                 update(parts)
                 .where(parts.c.id == part_id)
@@ -63,6 +63,7 @@ class PartCatalog(CatalogPart):
                     lost_seconds=summary.damage.lost_seconds,
                     damage=list(summary.damage.messages),
                     facts=dict(result.facts),
+                    bytes=size,
                     error_type=None,
                     error_message=None,
                     committed_at=utc_now(),
@@ -87,19 +88,21 @@ class PartCatalog(CatalogPart):
                     .values(state="failed", error_type=type(error).__name__, error_message=str(error))
                 )
 
-    def _check(self, part_id: str, result: PartResult) -> None:
-        for segment in result.segments:
+    def _check(self, what: str, records: Sequence[SegmentRecord]) -> None:
+        for segment in records:
             embedding = segment.vectors.embedding
             if self.dimension is not None and len(embedding) and embedding.shape[1] != self.dimension:
                 raise LibraryError(
-                    f"part {part_id}, segment {segment.index}: vectors of width {embedding.shape[1]}, "
+                    f"{what}, segment {segment.index}: vectors of width {embedding.shape[1]}, "
                     f"this library's have {self.dimension}"
                 )
             if not np.isfinite(embedding).all():
-                raise LibraryError(f"part {part_id}, segment {segment.index}: a vector is not finite")
+                raise LibraryError(f"{what}, segment {segment.index}: a vector is not finite")
 
 
-def _insert_segments(connection: Connection, video_id: str, part_id: str, records: Sequence[SegmentRecord]) -> None:
+def insert_segments(connection: Connection, video_id: str, part_id: str, records: Sequence[SegmentRecord]) -> int:
+    """Insert segments with all that is kept of them; returns how many bytes their pictures, token sets and vectors
+    have."""
     seq = bump_seq(connection, sum(len(record.vectors) for record in records))
     rows: dict[Any, list[dict[str, Any]]] = {segments: [], vectors: [], thumbnails: [], token_sets: []}
     for record in records:
@@ -152,6 +155,8 @@ def _insert_segments(connection: Connection, video_id: str, part_id: str, record
     for table, values in rows.items():
         for batch in batched(values):
             connection.execute(insert(table), list(batch))
+    payloads = ((vectors, "embedding"), (thumbnails, "jpeg"), (token_sets, "payload"))
+    return sum(len(row[name]) for table, name in payloads for row in rows[table])
 
 
 def delete_parts(connection: Connection, which: ColumnElement[bool]) -> None:

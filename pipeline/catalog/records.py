@@ -10,25 +10,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.live.types import LiveState, StreamCounts
 from pipeline.media import MediaInfo, Span
 
 __all__ = [
     "ITEM_STATES",
     "JOB_STATES",
     "VIDEO_STATES",
+    "CaptionHit",
     "CaptionRecord",
+    "CommittedWindow",
     "ErrorRecord",
     "ItemRecord",
     "JobRecord",
     "PartRecord",
+    "Pruned",
     "SegmentRow",
+    "StreamRecord",
     "VectorRows",
     "VideoRecord",
     "media_from_json",
     "media_to_json",
 ]
 
-VIDEO_STATES = ("pending", "done", "failed")
+VIDEO_STATES = ("pending", "done", "failed", "live")
 JOB_STATES = ("queued", "running", "finished", "cancelled", "interrupted")
 ITEM_STATES = ("pending", "done", "failed", "skipped", "cancelled")
 
@@ -114,6 +119,62 @@ class CaptionRecord:
     text: str
     span: Span
     confidence: float | None
+
+
+@dataclass(frozen=True)
+class CaptionHit:
+    """A caption that has words asked for. ``score`` is comparable among hits of the same words only; more is better."""
+
+    id: int
+    segment_id: int
+    caption: CaptionRecord
+    score: float
+
+
+@dataclass(frozen=True)
+class StreamRecord:
+    """A live stream, running or over: a video that goes on.
+
+    ``counts`` are those since ``started_at``. ``resume_seconds`` is the media time that is covered so far,
+    ``next_connection`` the number for the connection that comes next, and ``first_utc`` the wall clock at media time 0
+    (``None`` before the first frame): what is needed to go on with it.
+    """
+
+    video_id: str
+    uri: str
+    name: str
+    state: LiveState
+    options: dict[str, Any]
+    counts: StreamCounts
+    pid: int
+    host: str
+    stop_requested: bool
+    started_at: datetime
+    heartbeat_at: datetime
+    ended_at: datetime | None
+    error_type: str | None
+    error_message: str | None
+    resume_seconds: float
+    next_connection: int
+    first_utc: datetime | None
+    bytes: int
+
+
+@dataclass(frozen=True)
+class CommittedWindow:
+    """Where a window of a stream went: its part, and its one segment."""
+
+    part_id: str
+    segment_id: int
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What retention took from a stream: windows, their bytes, and the media time before which nothing is left."""
+
+    windows: int
+    bytes: int
+    until_seconds: float | None
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from pipeline.catalog.ids import part_id_for
 from pipeline.catalog.models import errors, parts, segments, vectors, video_tags, videos
 from pipeline.catalog.parts import delete_parts, part_record, part_rows
 from pipeline.catalog.records import VIDEO_STATES, PartRecord, VideoRecord, media_from_json, media_to_json
+from pipeline.catalog.streams import forget_stream
 from pipeline.errors import InputError, LibraryError, OptionError, UnknownVideo
 from pipeline.media import MediaInfo, Span
 
-__all__ = ["VideoCatalog"]
+__all__ = ["VideoCatalog", "upsert_video"]
 
 _COUNTED = (
     "frames_decoded",
@@ -128,6 +129,7 @@ class VideoCatalog(CatalogPart):
 
         Raises:
             InputError: no parts, parts that overlap, or a start time without a time zone.
+            StreamBusy: it is being watched as a stream.
         """
         spans = sorted(parts)
         if not spans:
@@ -146,7 +148,8 @@ class VideoCatalog(CatalogPart):
                 "media": media_to_json(info),
                 "duration_seconds": info.duration_seconds,
             }
-            _upsert(connection, video_id, values, tags)
+            forget_stream(connection, video_id)
+            upsert_video(connection, video_id, values, tags)
             wanted = {part_id_for(video_id, fingerprint, recipe_key, span): (i, span) for i, span in enumerate(spans)}
             _replan(connection, video_id, fingerprint, recipe_key, wanted)
             rows = part_rows(connection, video_id)
@@ -181,7 +184,7 @@ class VideoCatalog(CatalogPart):
             return record
         with self._write() as connection:
             _must(connection, video_id)
-            _upsert(connection, video_id, {"uri": record.uri, **wanted}, tags)
+            upsert_video(connection, video_id, {"uri": record.uri, **wanted}, tags)
             return _must(connection, video_id)
 
     def finish_video(self, video_id: str) -> VideoRecord:
@@ -216,7 +219,7 @@ class VideoCatalog(CatalogPart):
         kind, message = type(error).__name__, str(error)
         with self._write() as connection:
             values = {"uri": uri, "name": name, "state": "failed", "error_type": kind, "error_message": message}
-            _upsert(connection, video_id, values, tags)
+            upsert_video(connection, video_id, values, tags)
             connection.execute(
                 insert(errors).values(
                     job_id=job_id,
@@ -257,7 +260,8 @@ def _known_values(uri: str, values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key != "name" or value != source_name(uri)}
 
 
-def _upsert(connection: Connection, video_id: str, values: dict[str, Any], tags: Sequence[str]) -> None:
+def upsert_video(connection: Connection, video_id: str, values: dict[str, Any], tags: Sequence[str]) -> None:
+    """Make a video's row, or change what of ``values`` differs; tags are added to those that it has."""
     now = utc_now()
     known = connection.execute(select(videos.c.id).where(videos.c.id == video_id)).scalar()
     if known is None:

@@ -31,7 +31,9 @@ def test_migrations_make_the_tables_of_the_models(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite3"
     Catalog(path).close()
     with create_engine(f"sqlite:///{path}").connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        # SQLite keeps the full-text index of captions in tables of its own.
+        ours = {"include_name": lambda name, kind, _: kind != "table" or not name.startswith("captions_words")}
+        context = MigrationContext.configure(connection, opts={"compare_type": True, **ours})
         assert compare_metadata(context, metadata) == []
 
 
