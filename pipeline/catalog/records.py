@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.live.types import LiveState, StreamCounts
+from pipeline.live.types import LiveState
 from pipeline.media import MediaInfo, Span
 
 __all__ = [
@@ -135,9 +135,9 @@ class CaptionHit:
 class StreamRecord:
     """A live stream, running or over: a video that goes on.
 
-    ``counts`` are those since ``started_at``. ``resume_seconds`` is the media time that is covered so far,
-    ``next_connection`` the number for the connection that comes next, and ``first_utc`` the wall clock at media time 0
-    (``None`` before the first frame): what is needed to go on with it.
+    ``counts`` are those since ``started_at``, as its watcher tells them. What is needed to go on with it:
+    ``resume_seconds`` is the media time that is covered so far, ``first_utc`` the wall clock at media time 0 (``None``
+    before the first frame), ``next_connection`` and ``next_window`` are the numbers of those that come next.
     """
 
     video_id: str
@@ -145,7 +145,7 @@ class StreamRecord:
     name: str
     state: LiveState
     options: dict[str, Any]
-    counts: StreamCounts
+    counts: dict[str, Any]
     pid: int
     host: str
     stop_requested: bool
@@ -156,6 +156,7 @@ class StreamRecord:
     error_message: str | None
     resume_seconds: float
     next_connection: int
+    next_window: int
     first_utc: datetime | None
     bytes: int
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +20,7 @@ from pipeline.catalog.ids import video_id_for
 from pipeline.catalog.models import connections, parts, streams, videos
 from pipeline.catalog.records import StreamRecord
 from pipeline.errors import InputError, OptionError, StreamBusy, UnknownVideo
-from pipeline.live.types import LiveState, StreamCounts
+from pipeline.live.types import LiveState
 
 __all__ = ["StreamCatalog", "forget_stream"]
 
@@ -45,8 +44,7 @@ class StreamCatalog(CatalogPart):
         self,
         uri: str,
         name: str,
-        tags: Sequence[str] = (),
-        *,
+        tags: Sequence[str],
         fingerprint: str,
         recipe_key: str,
         options: dict[str, Any],
@@ -80,7 +78,7 @@ class StreamCatalog(CatalogPart):
                     name=name,
                     state=LiveState.CONNECTING.value,
                     options=options,
-                    counts=asdict(StreamCounts()),
+                    counts={},
                     pid=os.getpid(),
                     host=socket.gethostname(),
                     stop_requested=False,
@@ -91,22 +89,27 @@ class StreamCatalog(CatalogPart):
             _close_connections(rows, video_id, "interrupted")
             return _must(rows, video_id)
 
-    def heartbeat_stream(self, video_id: str, state: LiveState, counts: StreamCounts) -> bool:
+    def heartbeat_stream(self, video_id: str, state: LiveState, counts: Mapping[str, Any]) -> bool:
         """Say that a stream is watched still, how it stands and what was counted; returns whether it should stop.
 
+        Args:
+            state: one in which it is over changes nothing yet: :meth:`end_stream` ends it.
+            counts: JSON values, those of :class:`pipeline.live.types.StreamCounts` among them.
+
         Raises:
-            OptionError: a state in which it is over: :meth:`end_stream` ends it.
             UnknownVideo: it was removed.
         """
-        if state.is_over:
-            raise OptionError(f"stream state {state.value!r}: a heartbeat is of a stream that goes on; use end_stream")
         with self._write() as rows:
             row = _row(rows, video_id)
-            _set(rows, row, state, counts, heartbeat_at=utc_now())
+            _set(rows, row, row.state if state.is_over else state.value, counts, heartbeat_at=utc_now())
             return bool(row.stop_requested)
 
     def end_stream(
-        self, video_id: str, state: LiveState, error: BaseException | None = None, counts: StreamCounts | None = None
+        self,
+        video_id: str,
+        state: LiveState,
+        error: BaseException | None = None,
+        counts: Mapping[str, Any] | None = None,
     ) -> StreamRecord:
         """Close a stream: its video is done, or failed with its error; all content stays.
 
@@ -210,14 +213,14 @@ def _abandoned(rows: Rows, alone: bool) -> list[Row[Any]]:
     return [row for row in found if alone or not _is_watched(row)]
 
 
-def _set(rows: Rows, row: Row[Any], state: LiveState, counts: StreamCounts | None, **values: Any) -> None:
+def _set(rows: Rows, row: Row[Any], state: str, counts: Mapping[str, Any] | None, **values: Any) -> None:
     """Write a stream's state and counts, and add to its video what was counted since the last time."""
     if counts is not None:
-        values["counts"] = asdict(counts)
-        new = {name: values["counts"][name] - row.counts.get(name, 0) for name in _SUMMED}
+        values["counts"] = dict(counts)
+        new = {name: counts.get(name, 0) - row.counts.get(name, 0) for name in _SUMMED}
         more = {column: videos.c[column] + new[name] for name, column in _SUMMED.items()}
         rows.execute(update(videos).where(videos.c.id == row.video_id).values(**more, updated_at=utc_now()))
-    rows.execute(update(streams).where(streams.c.video_id == row.video_id).values(state=state.value, **values))
+    rows.execute(update(streams).where(streams.c.video_id == row.video_id).values(state=state, **values))
 
 
 def _end(
@@ -225,11 +228,11 @@ def _end(
     row: Row[Any],
     state: LiveState,
     why: tuple[str, str] | None,
-    counts: StreamCounts | None,
+    counts: Mapping[str, Any] | None,
 ) -> None:
     now = utc_now()
     error = dict(zip(("error_type", "error_message"), why or (None, None), strict=True))
-    _set(rows, row, state, counts, heartbeat_at=now, ended_at=now, stop_requested=False, **error)
+    _set(rows, row, state.value, counts, heartbeat_at=now, ended_at=now, stop_requested=False, **error)
     video_state = "failed" if state is LiveState.FAILED else "done"
     rows.execute(update(videos).where(videos.c.id == row.video_id).values(state=video_state, **error, updated_at=now))
     _close_connections(rows, row.video_id, "interrupted" if why and why[0] == _INTERRUPTED else state.value)
@@ -278,20 +281,15 @@ def _record(rows: Rows, row: Row[Any]) -> StreamRecord:
         .limit(1)
     ).first()
     last = rows.execute(select(func.max(connections.c.number)).where(connections.c.video_id == row.video_id)).scalar()
-    known = {field.name for field in fields(StreamCounts)}
+    ours = parts.c.video_id == row.video_id
+    number = rows.execute(select(parts.c.number).where(ours).order_by(parts.c.start_seconds.desc()).limit(1)).scalar()
+    size = rows.execute(select(func.sum(parts.c.bytes)).where(ours)).scalar()
     return StreamRecord(
-        **{
-            **values,
-            "state": LiveState(row.state),
-            "counts": StreamCounts(**{name: value for name, value in row.counts.items() if name in known}),
-        },
+        **{**values, "state": LiveState(row.state)},
         uri=rows.execute(select(videos.c.uri).where(videos.c.id == row.video_id)).scalar_one(),
         resume_seconds=_covered(rows, row.video_id),
         next_connection=0 if last is None else last + 1,
+        next_window=0 if number is None else number + 1,
         first_utc=None if first is None else first.utc - timedelta(seconds=first.start_seconds),
-        bytes=int(
-            rows.execute(
-                select(func.coalesce(func.sum(parts.c.bytes), 0)).where(parts.c.video_id == row.video_id)
-            ).scalar_one()
-        ),
+        bytes=int(size or 0),
     )
