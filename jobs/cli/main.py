@@ -19,8 +19,10 @@ EXIT_INTERNAL, EXIT_USAGE, EXIT_FAILURES, EXIT_NOTHING, EXIT_INTERRUPTED = 1, 2,
 _COMMANDS = {
     # name: (module:attribute, what it does); the text is here so that `longreel --help` imports none of them
     "submit": ("jobs.cli.submit:submit", "Index videos: files, folders, globs, manifests, http(s):// and s3://."),
+    "stream": ("jobs.cli.stream:stream", "Watch live streams: captions as they happen, searchable within seconds."),
     "query": ("jobs.cli.query:query", "Find moments by words, by a picture, or like a moment you know."),
     "videos": ("jobs.cli.videos:videos", "List, show and remove indexed videos."),
+    "streams": ("jobs.cli.streams:streams", "List live streams, and stop them."),
     "jobs": ("jobs.cli.jobs:jobs", "List, show, cancel and retry jobs; see what failed and why."),
     "models": ("jobs.cli.models:models", "List, describe and fetch models."),
     "evaluate": ("jobs.cli.evaluate:evaluate", "Judge moments, libraries, models and compressors."),
@@ -32,6 +34,7 @@ _HELP = """Ask hours of video in words.
 
 \b
   longreel submit footage/              index a folder of videos
+  longreel stream rtsp://camera/live    watch a camera: captions, searchable within seconds
   longreel query "a dog runs"           moments: video, start, end
   longreel query --image photo.jpg      the same, asked by a picture
   longreel demo                         see it work in a minute

@@ -17,11 +17,11 @@ from typing import Any
 
 from csat_fusion.errors import LongreelError
 from jobs.engine import LostWorker, answer
+from jobs.errors import WorkerLost
 from jobs.live.workers import LiveEncodeWorker, LiveModels, LiveTaken, StreamWorker, WindowKey
 from jobs.placement import Stage, check_nodes, check_placement
 from jobs.settings import RunSettings
 from jobs.workers import ray_class
-from pipeline.errors import StreamBroken
 from pipeline.live.loop import StreamTask
 from pipeline.live.session import StreamSession
 from pipeline.live.types import LiveBlock, LiveCaption
@@ -205,7 +205,7 @@ class LiveEngine:
                 crashes += 1
                 limit = self._settings.live.source.max_attempts
                 if limit and crashes >= limit:
-                    raise StreamBroken(f"{stream.session.name}: its worker died {crashes} times ({lost})") from lost
+                    raise WorkerLost(f"{stream.session.name}: its worker died {crashes} times ({lost})") from lost
                 _log.warning("%s: its worker died (%s); again in %.1f s", stream.session.name, lost, pause)
                 stream.session.crashed(f"its decoder's process died ({lost})")
                 self._reporter.state_changed(stream.session)
@@ -346,7 +346,8 @@ async def together(
     duration_seconds: float | None,
 ) -> list[StreamResult]:
     """All streams to their ends; ``stop``, or the end of ``duration_seconds``, ends them."""
-    assert engine.broken is not None
+    broken = engine.broken
+    assert broken is not None
     running = [asyncio.create_task(engine.run(stream)) for stream in streams]
 
     async def watch_clock() -> None:
@@ -362,9 +363,10 @@ async def together(
     beside = [asyncio.create_task(watch_clock()), asyncio.create_task(beats())]
     try:
         everything = asyncio.gather(*running)
-        done, _ = await asyncio.wait([everything, engine.broken], return_when=asyncio.FIRST_COMPLETED)
-        if engine.broken in done:
-            engine.broken.result()  # raises
+        either: list[asyncio.Future[Any]] = [everything, broken]
+        done, _ = await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if broken in done:
+            broken.result()  # raises
         return list(await everything)
     finally:
         for task in [*beside, *running]:

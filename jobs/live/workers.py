@@ -18,10 +18,11 @@ from pipeline.live.loop import LiveSettings, StreamTask, live_blocks
 from pipeline.live.types import ClosedWindow, LiveBlock, LiveCaption, LiveWindow
 
 if TYPE_CHECKING:
+    from pipeline.sources.live import LiveStream
+
     from encoders.base import EncoderInfo
     from pipeline.live.captions import LiveCaptioner
     from pipeline.live.digest import ClosedContent, LiveDigest
-    from pipeline.sources.live import LiveStream
 
 __all__ = ["LiveEncodeWorker", "LiveModels", "LiveTaken", "StreamWorker", "WindowKey"]
 

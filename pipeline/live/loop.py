@@ -9,7 +9,7 @@ on Ray, many streams at once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -73,7 +73,15 @@ class StreamTask:
     record_folder: str = ""
 
     @classmethod
-    def of(cls, url: str, name: str, settings: LiveSettings, ingest: IngestOptions, short_side: int) -> StreamTask:
+    def of(
+        cls,
+        url: str,
+        name: str,
+        settings: LiveSettings,
+        ingest: IngestOptions,
+        short_side: int,
+        record_folder: str = "",
+    ) -> StreamTask:
         """The task of a stream, from the settings."""
         return cls(
             url=url,
@@ -85,6 +93,7 @@ class StreamTask:
             gate=ingest.gate,
             segments=ingest.segments,
             short_side=short_side,
+            record_folder=record_folder,
         )
 
 
@@ -93,7 +102,9 @@ def stream_name(url: str) -> str:
     return shown(url)
 
 
-def live_blocks(task: StreamTask, opened: Callable[[LiveStream], None] = lambda stream: None) -> Iterator[LiveBlock]:
+def live_blocks(
+    task: StreamTask, opened: Callable[[LiveStream], None] = lambda stream: None
+) -> Generator[LiveBlock, None, None]:
     """Watch a stream until it ends, fails or is stopped; the last block says which.
 
     Args:
@@ -147,26 +158,24 @@ def open_session(
     Raises:
         StreamBusy: another living process has this stream.
     """
+    options = asdict(replace(settings, source=LiveOptions()))
     record = catalog.open_stream(
-        task.uri, task.name, tags, fingerprint, recipe_key, {"live": asdict(settings) | {"source": {}}}
+        task.uri, task.name, tags, fingerprint=fingerprint, recipe_key=recipe_key, options=options
     )
-    connections = catalog.connections_of(record.video_id)
-    if connections:
-        resume = catalog.stream_end_seconds(record.video_id)
-        task = replace(
-            task,
-            first_utc=connections[0].utc,
-            resume_seconds=resume,
-            next_connection=connections[-1].number + 1,
-            next_window=catalog.next_window(record.video_id),
-        )
+    task = replace(
+        task,
+        first_utc=record.first_utc,
+        resume_seconds=record.resume_seconds,
+        next_connection=record.next_connection,
+        next_window=record.next_window,
+    )
     made = StreamSession(
         catalog,
         record.video_id,
         record.name,
         fingerprint,
         recipe_key,
-        connections=connections,
+        connections=catalog.connections_of(record.video_id),
         retention=settings.retention,
         **session,  # type: ignore[arg-type]
     )

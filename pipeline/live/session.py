@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.caption_files import Cue, OpenCue
 from pipeline.catalog.records import CaptionRecord
@@ -112,7 +112,10 @@ class StreamSession:
     @property
     def counts(self) -> StreamCounts:
         """Since the stream was started; nothing is left out."""
-        return self._before.plus(self._of_worker).plus(self._own)
+        sums = self._before.plus(self._of_worker).plus(self._own)
+        sums.seconds = self._until
+        sums.caption_lag, sums.freshness = self.caption_lag.to_dict(), self.freshness.to_dict()
+        return sums
 
     # -- what comes ----------------------------------------------------------------------------------------------------
 
@@ -238,11 +241,12 @@ class StreamSession:
         if not force and clock - self._beaten < _HEARTBEAT_SECONDS:
             return False
         self._beaten = clock
-        self._catalog.heartbeat_stream(self.video_id, self.state, self.counts_dict())
         if clock - self._pruned >= self._retention.every_seconds:
             self._pruned = clock
             self.prune()
-        return self._catalog.stop_requested(self.video_id)
+        if self.state.is_over:
+            return False
+        return self._catalog.heartbeat_stream(self.video_id, self.state, asdict(self.counts))
 
     def prune(self) -> None:
         """Let go of what is older, or more, than is to be kept."""
@@ -263,23 +267,13 @@ class StreamSession:
             if held + of_files > size:
                 self._catalog.prune_stream_to(self.video_id, max(0, size - of_files))
 
-    def counts_dict(self) -> dict[str, Any]:
-        """Counts and lags, as the catalog keeps them and ``--json`` shows them."""
-        return {
-            **asdict(self.counts),
-            "seconds": self._until,
-            "freshness": self.freshness.to_dict(),
-            "caption_lag": self.caption_lag.to_dict(),
-        }
-
     def close(self, error: BaseException | None = None) -> None:
         """The stream is over: its files are finished, its end is written down."""
         for file in self._files:
             file.close()
+        self.state = LiveState.ENDED if error is None else LiveState.FAILED
         self._end_connection(self.reason or self.state.value)
-        self._catalog.heartbeat_stream(self.video_id, self.state, self.counts_dict())
-        state = LiveState.FAILED if error is not None else LiveState.ENDED
-        self._catalog.end_stream(self.video_id, state, error)
+        self._catalog.end_stream(self.video_id, self.state, error, asdict(self.counts))
 
 
 def _files_of(folder: Path | None) -> list[Path]:

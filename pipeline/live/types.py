@@ -6,6 +6,7 @@ Shapes: K looks (frames that are encoded), H x W pixels.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -84,7 +85,10 @@ class StreamCounts:
     """What became of a stream's frames since it was started. Nothing is left out in silence.
 
     ``frames_dropped`` were decoded and wanted, and fell out of the queue because the rest was behind;
-    ``windows_skipped`` were not captioned for the same reason. ``gap_seconds`` is the time without a connection.
+    ``windows_skipped`` were not captioned for the same reason, or because of what ``messages`` say. ``gap_seconds`` is
+    the time without a connection, ``seconds`` how far media time has come. ``caption_lag`` is how long after the end of
+    a window its words are there, ``freshness`` how long after it happened a second is searchable: ``count``, ``mean``,
+    ``p50`` and ``p95`` in seconds.
     """
 
     frames_received: int = 0
@@ -99,13 +103,23 @@ class StreamCounts:
     windows: int = 0
     windows_skipped: int = 0
     captions: int = 0
+    seconds: float = 0.0
+    caption_lag: dict[str, Any] = field(default_factory=dict)
+    freshness: dict[str, Any] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> StreamCounts:
+        """Counts from JSON; what an older or newer version counted differently is left out."""
+        return cls(**{entry.name: values[entry.name] for entry in fields(cls) if entry.name in values})
 
     def plus(self, other: StreamCounts) -> StreamCounts:
         """The sum of both; a stream's counts go on where its process was started anew."""
-        return StreamCounts(
-            **{entry.name: getattr(self, entry.name) + getattr(other, entry.name) for entry in fields(self)}
-        )
+        sums: dict[str, Any] = {}
+        for entry in fields(self):
+            mine, theirs = getattr(self, entry.name), getattr(other, entry.name)
+            sums[entry.name] = {**mine, **theirs} if isinstance(mine, dict) else mine + theirs
+        return StreamCounts(**sums)
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,7 @@ class LiveWatcher:
                 self._settle_all()
                 self._end_window("end" if message.state.is_over else "gap")
         due = self._until - self._last_beat >= self._options.beat_seconds
-        if self._closed or self._new_connections or self._changed or (due and isinstance(message, Frame)):
-            yield self._block()
-        elif isinstance(message, Tick):
+        if self._closed or self._new_connections or self._changed or due or isinstance(message, Tick):
             yield self._block()
 
     def finish(self) -> Iterator[LiveBlock]:

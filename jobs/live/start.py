@@ -1,0 +1,216 @@
+"""Live streams from a request to their ends: what is checked before anything starts, and what is cleaned up after."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.caption_files import OpenCue, open_writer
+from pipeline.sources.live import kind_of, shown
+
+from jobs.errors import Interrupted, UsageError
+from jobs.live.run import LiveEngine, LiveReporter, RunningStream, StreamResult, together
+from jobs.runner import open_or_create_store
+from jobs.settings import RunSettings
+from pipeline.catalog import Catalog
+from pipeline.live.loop import StreamTask, open_session, recipe_of, stream_name
+from pipeline.store import Store
+
+__all__ = ["StreamRequest", "StreamSpec", "run_streams"]
+
+_BIND_SECONDS = 30.0  # that another writer may take before the library knows its model
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """A stream to watch, by its address, which may hold credentials, and the name that a person gave it."""
+
+    url: str
+    name: str = ""
+
+    @property
+    def shown_name(self) -> str:
+        return self.name or stream_name(self.url)
+
+
+@dataclass(frozen=True)
+class StreamRequest:
+    """Everything that `longreel stream` needs.
+
+    ``outputs`` are files for captions; ``{name}`` stands for the stream's, and has to where there are several.
+    ``record`` is a folder for the compressed video itself, one folder a stream in it.
+    """
+
+    store: Path
+    streams: tuple[StreamSpec, ...]
+    settings: RunSettings
+    captioner: str = ""
+    outputs: tuple[str, ...] = ()
+    duration_seconds: float | None = None
+    tags: tuple[str, ...] = ()
+    index: bool = True
+    record: Path | None = None
+    address: str | None = None
+    command: str = "longreel stream"
+
+    def check(self) -> None:
+        """Refuse what cannot work before anything is started.
+
+        Raises:
+            UsageError: nothing to do, the same stream twice, outputs that would be one file.
+            UnknownScheme: an address of a kind that is not known.
+        """
+        if not self.index and not self.captioner:
+            raise UsageError("--no-index without --captions leaves nothing to do; name a captioner, such as tiny")
+        if self.outputs and not self.captioner:
+            raise UsageError("--out writes captions; name a captioner with --captions, such as --captions tiny")
+        if self.duration_seconds is not None and not self.duration_seconds > 0:
+            raise UsageError(f"--duration {self.duration_seconds:g}: must be above 0 seconds")
+        seen: dict[str, str] = {}
+        for spec in self.streams:
+            kind_of(spec.url)
+            for what in (shown(spec.url), spec.shown_name):
+                if what in seen:
+                    raise UsageError(f"{what} is named twice; a stream runs once, and names differ")
+            seen |= {shown(spec.url): "", spec.shown_name: ""}
+        if len(self.streams) > 1:
+            for output in self.outputs:
+                if "{name}" not in output:
+                    raise UsageError(f"--out {output}: with several streams it must hold {{name}}, as in {{name}}.vtt")
+
+
+def run_streams(request: StreamRequest, reporter: LiveReporter) -> list[StreamResult]:
+    """Watch the streams until all have ended, failed or been stopped.
+
+    Raises:
+        Interrupted: stopped by Ctrl-C or SIGTERM; everything captured is kept, files are whole.
+        LongreelError: it could not begin at all, or the library cannot go on.
+    """
+    from jobs.engine import start_ray, stop_ray
+    from jobs.job_log import job_log
+
+    request.check()
+    with ExitStack() as stack:
+        # First everything that may be wrong with what was asked, then what is dear to start.
+        files = [stack.enter_context(_files(request, spec)) for spec in request.streams]
+        store = open_or_create_store(request.store, request.settings.model)
+        if request.index:
+            from pipeline.index import load_faiss
+
+            load_faiss()
+        if not (store.is_bound or request.address):
+            from encoders import require_model
+
+            require_model(request.settings.model)
+        catalog = stack.enter_context(Catalog(store.catalog_path))
+        stack.enter_context(job_log(store.jobs_folder / "streams.log"))
+        reporter.note("joining Ray" if request.address else "starting Ray on this machine")
+        stack.callback(stop_ray)
+        resources = start_ray(request.address, request.settings.workers)
+        return asyncio.run(_run(request, store, catalog, files, resources, reporter))
+
+
+async def _run(
+    request: StreamRequest,
+    store: Store,
+    catalog: Catalog,
+    files: Sequence[Sequence[OpenCue]],
+    resources: dict[str, float],
+    reporter: LiveReporter,
+) -> list[StreamResult]:
+    settings = request.settings
+    stop = asyncio.Event()
+    with _stopped_by_signals(stop) as stopped:
+        reporter.note(f"loading {settings.model}{' and ' + request.captioner if request.captioner else ''}")
+        engine = LiveEngine(settings, request.captioner, len(request.streams), resources, reporter)
+        async with engine:
+            info = engine.models.encoder
+            if store.is_bound:
+                store.check_model(info)
+            else:  # the only moment in which a stream is the one writer: others may go on side by side
+                with store.lock(request.command, wait_seconds=_BIND_SECONDS):
+                    store.bind(info)
+            catalog.dimension = info.dimension
+            recipe = recipe_of(settings.live, settings.ingest, info.fingerprint)
+            running = []
+            for spec, own in zip(request.streams, files, strict=True):
+                task = StreamTask.of(
+                    spec.url,
+                    spec.shown_name,
+                    settings.live,
+                    settings.ingest,
+                    min(info.image_height, info.image_width),
+                    record_folder=str(_recordings(request, spec) or ""),
+                )
+                session, task = open_session(
+                    catalog,
+                    task,
+                    settings.live,
+                    info.fingerprint,
+                    recipe,
+                    tags=request.tags,
+                    files=own,
+                    recordings=_recordings(request, spec),
+                    index=request.index,
+                )
+                running.append(RunningStream(task, session))
+                reporter.stream_started(session, task.uri)
+            results = await together(engine, running, reporter, stop, request.duration_seconds)
+        if stopped():
+            raise Interrupted("stopped; everything that was captured is kept")
+        return results
+
+
+def _recordings(request: StreamRequest, spec: StreamSpec) -> Path | None:
+    return None if request.record is None else request.record / _file_name(spec.shown_name)
+
+
+def _file_name(name: str) -> str:
+    """A stream's name as one part of a path."""
+    kept = "".join(c if c.isalnum() or c in "-_. " else "_" for c in name).strip(". ")
+    return kept or "stream"
+
+
+@contextlib.contextmanager
+def _files(request: StreamRequest, spec: StreamSpec) -> Iterator[list[OpenCue]]:
+    """The stream's caption files, opened now: an unwritable one is told before anything starts.
+
+    Raises:
+        OutputError: a file that cannot be written, or of a kind that is not known.
+    """
+    with ExitStack() as stack:
+        opened = []
+        for output in request.outputs:
+            path = output.replace("{name}", _file_name(spec.shown_name))
+            opened.append(stack.enter_context(contextlib.closing(OpenCue(open_writer(path, live=True)))))
+        yield opened
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stop: asyncio.Event) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM set ``stop``; a second one does not wait for the streams' last words."""
+    loop = asyncio.get_running_loop()
+    main = asyncio.current_task()
+    count = 0
+
+    def asked(*_: Any) -> None:
+        nonlocal count
+        count += 1
+        stop.set()
+        if count > 1 and main is not None:
+            main.cancel()
+
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    try:
+        for kind in kinds:
+            loop.add_signal_handler(kind, asked)
+        yield lambda: count > 0
+    finally:
+        for kind in kinds:
+            loop.remove_signal_handler(kind)
