@@ -11,7 +11,6 @@ from jobs.errors import SettingsError
 from pipeline.errors import OptionError
 from pipeline.index_kinds import IndexOptions
 from pipeline.ingest import IngestOptions
-from pipeline.live.loop import LiveSettings
 from pipeline.search import SearchOptions
 
 __all__ = ["DEFAULT_MODEL", "EncoderOptions", "RunSettings", "WorkerOptions", "load_settings", "settings_from_dict"]
@@ -74,7 +73,6 @@ class RunSettings:
     workers: WorkerOptions = field(default_factory=WorkerOptions)
     index: IndexOptions = field(default_factory=IndexOptions)
     search: SearchOptions = field(default_factory=SearchOptions)
-    live: LiveSettings = field(default_factory=LiveSettings)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for a job's record."""

@@ -210,7 +210,7 @@ class LiveEngine:
                 stream.session.crashed(f"its decoder's process died ({lost})")
                 self._reporter.state_changed(stream.session)
                 await asyncio.sleep(pause * random.uniform(0.8, 1.2))
-                if stream.stopping:
+                if _asked_to_stop(stream):
                     return
                 pause = min(2 * pause, longest)
                 stream.task = stream.session.resumed(stream.task)
@@ -328,6 +328,10 @@ class LiveEngine:
                     stream.captions_left -= 1
                     if not stream.captions_left:
                         stream.idle.set()
+
+
+def _asked_to_stop(stream: RunningStream) -> bool:
+    return stream.stopping  # it may have changed while somebody waited
 
 
 def _too_many(waiting: list[tuple[RunningStream, WindowKey]], most: int) -> list[tuple[RunningStream, WindowKey]]:
