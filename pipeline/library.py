@@ -8,35 +8,31 @@ with Library.open("my-videos", model="openclip:ViT-B-32/laion2b_s34b_b79k") as l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.calibration import Calibration, Calibrator
+from pipeline.asking import Asking
+from pipeline.calibration import Calibrator
 from pipeline.catalog import Catalog, VideoRecord
-from pipeline.errors import ModelMismatch, NotALibrary, QueryError
+from pipeline.errors import ModelMismatch, NotALibrary
 from pipeline.index import IndexOptions, VectorIndex
 from pipeline.ingest import IngestOptions, ItemResult
-from pipeline.media import Span
-from pipeline.pictures import read_picture
-from pipeline.search import Filter, Moment, SearchOptions, search
+from pipeline.search import Moment, SearchOptions
 from pipeline.store import Manifest, Store
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from encoders import Encoder
 
 __all__ = ["Library", "Moment"]
 
 
-class Library:
+class Library(Asking):
     """Everything that is kept about a collection of videos. A context manager; use :meth:`open`.
 
     Reading takes no lock and works while a job writes; writing (:meth:`remove`, :meth:`writing`) needs the library's
@@ -176,142 +172,6 @@ class Library:
             self._index.sync()
         return self._index
 
-    # -- asking ------------------------------------------------------------------------------------------------------
-
-    def query(
-        self,
-        text: str | None = None,
-        image: Path | str | Image.Image | npt.NDArray[np.uint8] | None = None,
-        *,
-        like: tuple[str, float] | None = None,
-        vector: npt.NDArray[Any] | None = None,
-        limit: int = 10,
-        video: str | None = None,
-        tag: str | None = None,
-        start_seconds: float | None = None,
-        end_seconds: float | None = None,
-        added_after: datetime | None = None,
-        confident: bool = False,
-    ) -> list[Moment]:
-        """The moments nearest to one of: words, a picture, a point in an indexed video, a vector. Best first.
-
-        Each says beside its score its percentile: of how many background queries in a hundred the best answer in this
-        library is worse. It is ``None`` for a bare ``vector``, of which nobody knows what to compare it with, and in a
-        library that is too small to tell (see :mod:`pipeline.calibration`).
-
-        Args:
-            text: words.
-            image: a picture: its file, a PIL image, or uint8 RGB ``[H, W, 3]``.
-            like: ``(video, seconds)``: what is seen there. A video may be named by id, URI or name, here and below.
-            vector: ``[D]`` in the model's joint space.
-            limit: how many moments at most.
-            video: only this one.
-            tag: only videos with this tag.
-            start_seconds, end_seconds: only this range of media time; moments are cut to it.
-            added_after: only videos added after this (aware) time.
-            confident: only moments of the percentile ``search.confident_percentile`` or above; often none.
-
-        Raises:
-            QueryError: none or several of the four; a picture that cannot be read; a time outside the video;
-                ``confident`` with a bare vector.
-            UnknownVideo: no such video.
-            EncoderError: the model cannot be loaded or takes no such query.
-            FaissMissing: FAISS is not installed.
-        """
-        asked = {"text": text, "image": image, "like": like, "vector": vector}
-        given = [name for name, value in asked.items() if value is not None]
-        if len(given) != 1:
-            raise QueryError(f"give one of {', '.join(asked)}; got {', '.join(given) or 'none'}")
-        if limit < 1:
-            raise QueryError(f"limit {limit}: must be at least 1")
-        if confident and vector is not None:
-            raise QueryError("confident: a bare vector has no percentile; ask by text, image or like")
-        where = Filter(
-            video_id=self._catalog.video(video).id if video is not None else None,
-            tag=tag,
-            start_seconds=start_seconds,
-            end_seconds=end_seconds,
-            added_after=added_after,
-        )
-        index = self.index()
-        if like is not None:
-            wanted = self._stored_vector(*like)
-        elif index is None or not len(index):
-            return []
-        elif text is not None:
-            if not text.strip():
-                raise QueryError("the text of a query must not be empty")
-            wanted = self._encode_words([text])[0]
-        elif vector is not None:
-            wanted = np.asarray(vector, dtype=np.float32)
-            if wanted.shape != (self.manifest.dimension,):
-                raise QueryError(f"vector must be [{self.manifest.dimension}], got {list(wanted.shape)}")
-        else:
-            assert image is not None
-            picture = read_picture(image) if isinstance(image, (str, Path)) else image
-            wanted = np.asarray(self.encoder.encode_image(picture), dtype=np.float32)
-        assert index is not None
-        calibration = None if vector is not None else self.calibration("words" if text is not None else "pictures")
-        moments = search(
-            self._catalog,
-            index,
-            wanted,
-            limit=limit,
-            where=where,
-            background=self._sample(index.seq),
-            calibration=calibration,
-            options=self._search_options,
-        )
-        return [moment for moment in moments if self._search_options.is_confident(moment)] if confident else moments
-
-    def calibration(self, asked_by: Literal["words", "pictures"]) -> Calibration | None:
-        """What scores are worth here, of queries by words or by pictures; made on first use, and again as the library
-        grows.
-
-        Returns:
-            ``None`` in a library that is too small to tell.
-
-        Raises:
-            EncoderError: the model cannot be loaded; it is needed for words.
-            FaissMissing: FAISS is not installed.
-        """
-        index = self.index()
-        if index is None:
-            return None
-        if self._calibrator is None:
-            self._calibrator = Calibrator(
-                self._store.calibration_folder,
-                self._catalog,
-                self.manifest.fingerprint,
-                self._search_options.background_vectors,
-            )
-        if asked_by == "words":
-            return self._calibrator.words(index, self._encode_words)
-        return self._calibrator.pictures(index)
-
-    def _encode_words(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        return np.asarray(self.encoder.encode_query(texts), dtype=np.float32)
-
-    def _stored_vector(self, video: str, seconds: float) -> npt.NDArray[np.float32]:
-        record = self._catalog.video(video)
-        # Spans are half-open: the vector that covers exactly this time.
-        rows = self._catalog.vectors_of(record.id, Span(seconds, float(np.nextafter(seconds, np.inf))))
-        if not len(rows):
-            known = self._catalog.vectors_of(record.id)
-            if not len(known):
-                raise QueryError(f"{record.name}: no vectors are stored of it ({record.state})")
-            raise QueryError(
-                f"{record.name}@{seconds:g}: nothing is stored of that time; it is indexed from "
-                f"{known.start_seconds.min():g} to {known.end_seconds.max():g} s"
-            )
-        stored: npt.NDArray[np.float32] = rows.embedding[0].astype(np.float32)
-        return stored
-
-    def _sample(self, seq: int) -> npt.NDArray[np.float16]:
-        if self._background is None or self._background[0] != seq:
-            self._background = (seq, self._catalog.sample_vectors(self._search_options.background_vectors))
-        return self._background[1]
-
     def _refresh(self) -> None:
         if not self._store.is_bound:  # a job may have begun since
             self._store = Store.open(self._store.path)
@@ -322,7 +182,8 @@ class Library:
     # -- videos ------------------------------------------------------------------------------------------------------
 
     def videos(self, tag: str | None = None, state: str | None = None) -> list[VideoRecord]:
-        """The videos, in the order of their coming; those with a tag or in a state (pending, done, failed)."""
+        """The videos, in the order of their coming; those with a tag or in a state (pending, done, failed,
+        live)."""
         return self._catalog.videos(tag=tag, state=state)
 
     def __iter__(self) -> Iterator[VideoRecord]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.calibration import Calibration
     from pipeline.catalog.catalog import Catalog
 
-__all__ = ["Filter", "Moment", "SearchOptions", "grow", "search"]
+__all__ = ["Filter", "Moment", "SearchOptions", "cut_to", "grow", "search"]
 
 Scores = npt.NDArray[np.float32]
 
@@ -36,7 +36,11 @@ class Moment:
 
     ``score`` is the peak's cosine with the query; ``percentile`` says of how many questions in a hundred that have no
     particular answer in this library the best answer is worse (``None`` where that cannot be told, see
-    :mod:`pipeline.calibration`); ``caption`` gives the words kept for the peak, if any.
+    :mod:`pipeline.calibration`); ``caption`` gives the words kept for the peak, if any. ``utc_start`` is the wall clock
+    at its start (ISO 8601), ``None`` where nobody knows when the video was recorded.
+
+    ``visual_rank`` and ``caption_rank`` say which answer it was, from 1, to what is seen and to what captions say;
+    where captions were asked, the score is another one (see :mod:`pipeline.search_captions`).
     """
 
     video: str
@@ -48,6 +52,13 @@ class Moment:
     score: float
     percentile: float | None = None
     caption: str | None = None
+    utc_start: str | None = None
+    visual_rank: int | None = None
+    caption_rank: int | None = None
+
+    @property
+    def span(self) -> Span:
+        return Span(self.start_seconds, self.end_seconds)
 
     def to_dict(self) -> dict[str, Any]:
         """The moment as in the JSON contract."""
@@ -143,7 +154,7 @@ def search(
         rate = calibration.rating(query, background)
     found: list[Moment] = []
     for candidates in _candidates(catalog, index, query, limit, where, options):
-        found = _moments(catalog, candidates, query, level, rate, limit, where.span, options)
+        found = _moments(catalog, candidates, query, level, rate, limit, where, options)
         if len(found) >= limit:
             break
     return found
@@ -188,7 +199,7 @@ def _moments(
     level: float,
     rate: Callable[[Scores], list[float]] | None,
     limit: int,
-    span: Span | None,
+    where: Filter,
     options: SearchOptions,
 ) -> list[Moment]:
     if not len(candidates):
@@ -202,6 +213,7 @@ def _moments(
         key=lambda i: (-float(scores[i]), candidates.video[i], float(candidates.start_seconds[i])),
     )
     names = catalog.names_of(set(candidates.video))
+    places = catalog.places(where, sorted(names))
     taken: dict[str, list[Span]] = {}
     found: list[Moment] = []
     for i in order:
@@ -210,13 +222,14 @@ def _moments(
             break
         if video not in names:  # removed a moment ago
             continue
-        peak = _clipped(Span(float(candidates.start_seconds[i]), float(candidates.end_seconds[i])), span)
+        cut = cut_to(Span(float(candidates.start_seconds[i]), float(candidates.end_seconds[i])), video, places)
         others = taken.setdefault(video, [])
-        if peak is None or any(peak.overlaps(other) for other in others):
+        if cut is None or any(cut[0].overlaps(other) for other in others):
             continue
+        peak, place = cut
         window = Span(peak.start_seconds - options.longest_seconds, peak.end_seconds + options.longest_seconds)
-        timeline = catalog.vectors_of(video, _clipped(window, span))
-        spans, timeline_scores = _timeline(timeline, query, span)
+        timeline = catalog.vectors_of(video, _clipped(window, place))
+        spans, timeline_scores = _timeline(timeline, query, place)
         top = float(scores[i])
         floor = top - options.fall * max(top - level, 0.0) - _ROUNDING
         grown = grow(spans, timeline_scores, peak, floor, others, options)
@@ -234,6 +247,7 @@ def _moments(
                 score=top,
                 percentile=None if rate is None else rate(units[i : i + 1])[0],
                 caption=_caption(catalog, video, peak),
+                visual_rank=len(found) + 1,
             )
         )
     return found
@@ -286,6 +300,20 @@ def grow(
         else:
             chosen = right.pop(0)
         start, end = min(start, spans[chosen].start_seconds), max(end, spans[chosen].end_seconds)
+
+
+def cut_to(span: Span, video: str, places: dict[str, list[Span]] | None) -> tuple[Span, Span | None] | None:
+    """The part of a span of a video that a filter looks at, and the place in which it lies; the longest where it lies
+    in several. ``None`` when it lies in none.
+
+    Args:
+        places: from :meth:`pipeline.catalog.Catalog.places`.
+    """
+    if places is None:
+        return span, None
+    parts = ((_clipped(span, place), place) for place in places.get(video, ()))
+    inside = [(part, place) for part, place in parts if part is not None]
+    return max(inside, key=lambda one: one[0].duration_seconds, default=None)
 
 
 def _clipped(span: Span, to: Span | None) -> Span | None:

@@ -12,6 +12,7 @@ import click
 from jobs.cli.common import common_options, console, settings_from, store_path
 
 if TYPE_CHECKING:
+    from pipeline.asking import Mode
     from pipeline.search import Moment
 
 _NOTHING = 4
@@ -29,6 +30,18 @@ _NOTHING = 4
 @click.option(
     "--added-after", metavar="TIME", help="Only videos added after this time (ISO 8601, local unless it says)."
 )
+@click.option(
+    "--after",
+    metavar="TIME",
+    help="Only what was recorded after this time: of live streams, and of videos whose start time is known.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["visual", "captions", "hybrid"]),
+    default="visual",
+    show_default=True,
+    help="Ask what is seen, what captions say, or both.",
+)
 @click.option("--confident", is_flag=True, help="Only confident matches; without any, say so and exit with code 4.")
 @click.option("--device", metavar="DEVICE", help="Where to run the model, for example cpu or cuda.")
 @common_options
@@ -42,6 +55,8 @@ def query(
     start_seconds: float | None,
     end_seconds: float | None,
     added_after: str | None,
+    after: str | None,
+    mode: Mode,
     confident: bool,
     device: str | None,
     store: str | None,
@@ -56,17 +71,23 @@ def query(
       longreel query --image lost-bicycle.jpg --tag gate
       longreel query --like gate.mp4@83.5 --limit 20 --json
       longreel query "a red kite" --confident
+      longreel query "a red van" --after 2026-01-31T08:00 --mode hybrid
 
     A score is the cosine between query and moment: compare it with other scores of the same query only. "pct" says what
     it is worth: of how many plain questions in a hundred, asked of the same library without having a particular answer
     there, the best answer stands out less. From percentile 90 on (--set search.confident_percentile=P) a match is
     confident. Exit code 4: nothing matched, or with --confident nothing confident.
+
+    With --mode captions no model is loaded: captions that have any of the words are ranked by how rare these are. With
+    --mode hybrid both rankings become one, by the ranks alone. Scores of the three are of different kinds.
     """
     from pipeline.errors import QueryError
     from pipeline.library import Library
 
     if sum(given is not None for given in (text, image, like)) != 1:
         raise QueryError("ask one thing: words, --image FILE, or --like VIDEO@SECONDS")
+    if confident and mode == "captions":
+        raise QueryError("--confident: what captions say has no percentile; use --mode visual or hybrid")
     settings = settings_from(config, overrides)
     with Library.open(
         store_path(store),
@@ -84,7 +105,9 @@ def query(
             tag=tag,
             start_seconds=start_seconds,
             end_seconds=end_seconds,
-            added_after=_time(added_after) if added_after else None,
+            added_after=_time("--added-after", added_after) if added_after else None,
+            after=_time("--after", after) if after else None,
+            mode=mode,
         )
         level = settings.search.confident_percentile
         best = max((moment.percentile for moment in moments if moment.percentile is not None), default=None)
@@ -99,12 +122,15 @@ def query(
                 "confident_percentile": level,
                 "best_percentile": best,
                 "moments": [moment.to_dict() for moment in kept],
+                "mode": mode,
             }
             click.echo(json.dumps(answer, ensure_ascii=False, indent=2))
         else:
-            if library.manifest.random and text is not None:
+            if library.manifest.random and text is not None and mode != "captions":
                 note = "has random weights, so words mean nothing to it; ask with --image or --like"
                 click.echo(f"note: {library.model} {note}", err=True)
+            if mode != "visual" and not library.catalog.has_captions():
+                click.echo("note: nothing in this library has captions; longreel captions --help says more", err=True)
             if kept:
                 _show(kept)
             else:
@@ -141,6 +167,9 @@ def _show(moments: list[Moment]) -> None:
     rated = any(moment.percentile is not None for moment in moments)
     if rated:
         table.add_column("pct", justify="right")
+    dated = any(moment.utc_start for moment in moments)
+    if dated:
+        table.add_column("utc", overflow="fold")
     captioned = any(moment.caption for moment in moments)
     if captioned:
         table.add_column("caption", overflow="fold")
@@ -151,8 +180,9 @@ def _show(moments: list[Moment]) -> None:
             precise_clock(moment.start_seconds),
             precise_clock(moment.end_seconds),
             precise_clock(moment.peak_seconds),
-            f"{moment.score:.3f}",
+            f"{moment.score:.3f}" if moment.score >= 0.001 or moment.score <= 0 else f"{moment.score:.0e}",
             *([_percentile(moment.percentile)] if rated else []),
+            *([_wall_clock(moment.utc_start)] if dated else []),
         ]
         table.add_row(*row, *([Text(moment.caption or "")] if captioned else []))
     console().print(table)
@@ -160,6 +190,10 @@ def _show(moments: list[Moment]) -> None:
 
 def _percentile(value: float | None) -> str:
     return "" if value is None else f"{math.floor(value):d}"  # 89.9 is not yet 90
+
+
+def _wall_clock(value: str | None) -> str:
+    return "" if value is None else datetime.fromisoformat(value).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _point(text: str) -> tuple[str, float]:
@@ -174,11 +208,11 @@ def _point(text: str) -> tuple[str, float]:
     raise QueryError(f"--like {text!r}: expected VIDEO@SECONDS, for example gate.mp4@12.5")
 
 
-def _time(text: str) -> datetime:
+def _time(option: str, text: str) -> datetime:
     from pipeline.errors import QueryError
 
     try:
         time = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
-        raise QueryError(f"--added-after {text!r}: expected a time such as 2026-01-31 or 2026-01-31T08:00") from None
+        raise QueryError(f"{option} {text!r}: expected a time such as 2026-01-31 or 2026-01-31T08:00") from None
     return time.astimezone(timezone.utc)  # one without a zone is local time

@@ -20,7 +20,7 @@ def videos() -> None:
 
 @videos.command("list")
 @click.option("--tag", metavar="TAG", help="Only videos with this tag.")
-@click.option("--state", type=click.Choice(["pending", "done", "failed"]), help="Only videos in this state.")
+@click.option("--state", type=click.Choice(["pending", "done", "failed", "live"]), help="Only videos in this state.")
 @store_option
 @json_option
 def list_videos(tag: str | None, state: str | None, store: str | None, as_json: bool) -> None:

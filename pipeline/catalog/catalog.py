@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select
 
 from pipeline.catalog.anchors import AnchorCatalog
+from pipeline.catalog.caption_search import CaptionSearchCatalog
 from pipeline.catalog.captions import CaptionCatalog
 from pipeline.catalog.database import Database
 from pipeline.catalog.jobs_table import JobCatalog
@@ -36,7 +37,16 @@ __all__ = ["Catalog"]
 _CHANGING = {"added_at", "updated_at", "committed_at", "seq", "facts"}
 
 
-class Catalog(VideoCatalog, WindowCatalog, VectorCatalog, CaptionCatalog, StreamCatalog, AnchorCatalog, JobCatalog):
+class Catalog(
+    VideoCatalog,
+    WindowCatalog,
+    VectorCatalog,
+    CaptionCatalog,
+    CaptionSearchCatalog,
+    StreamCatalog,
+    AnchorCatalog,
+    JobCatalog,
+):
     """Videos, parts, segments, vectors, captions, streams, jobs and errors of a library.
 
     Each method is one transaction. Any number of threads and processes may read while one writes; writers wait for each

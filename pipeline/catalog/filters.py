@@ -15,7 +15,11 @@ _FOREVER_SECONDS = 1e12
 
 @dataclass(frozen=True)
 class Filter:
-    """Where to look: one video, videos with a tag or added after a time, and a range of media time within videos.
+    """Where to look: one video, videos with a tag or added after a time, a range of media time within videos, and what
+    was recorded after a time.
+
+    ``after`` is the wall clock: of a stream by its connections, of a file by its start time; files of which nobody
+    knows when they were recorded are left out.
 
     Raises:
         QueryError: a range that ends before it starts or is not finite, or a time without a time zone.
@@ -26,10 +30,12 @@ class Filter:
     start_seconds: float | None = None
     end_seconds: float | None = None
     added_after: datetime | None = None
+    after: datetime | None = None
 
     def __post_init__(self) -> None:
-        if self.added_after is not None and self.added_after.tzinfo is None:
-            raise QueryError(f"added_after {self.added_after.isoformat()} has no time zone")
+        for name, time in (("added_after", self.added_after), ("after", self.after)):
+            if time is not None and time.tzinfo is None:
+                raise QueryError(f"{name} {time.isoformat()} has no time zone")
         _ = self.span  # checks the range
 
     @property

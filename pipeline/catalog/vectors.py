@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Row, Select, func, select
+from sqlalchemy import ColumnElement, Row, func, select
 
 from pipeline.catalog.base import CatalogPart, batched, current_seq
+from pipeline.catalog.filtering import filtered, places
 from pipeline.catalog.filters import Filter
-from pipeline.catalog.models import captions, removals, segments, thumbnails, token_sets, vectors, video_tags, videos
+from pipeline.catalog.models import captions, removals, segments, thumbnails, token_sets, vectors
 from pipeline.catalog.records import CaptionRecord, SegmentRow, VectorRows
 from pipeline.media import Span, TokenRecord
 
@@ -96,12 +97,14 @@ class VectorCatalog(CatalogPart):
     def count_matching(self, where: Filter) -> int:
         """How many vectors a filter lets through."""
         with self._read() as connection:
-            return int(connection.execute(_filtered(select(func.count(vectors.c.seq)), where)).scalar_one())
+            query = filtered(connection, select(func.count(vectors.c.seq)), vectors, where)
+            return int(connection.execute(query).scalar_one())
 
     def ids_matching(self, where: Filter) -> npt.NDArray[np.int64]:
         """Ids [N] of the vectors that a filter lets through; those that overlap its range of time are."""
         with self._read() as connection:
-            found = connection.execute(_filtered(select(vectors.c.id), where)).scalars().all()
+            query = filtered(connection, select(vectors.c.id), vectors, where)
+            found = connection.execute(query).scalars().all()
         return np.array(found, dtype=np.int64)
 
     def ids_of_video(self, video_id: str) -> npt.NDArray[np.int64]:
@@ -111,8 +114,15 @@ class VectorCatalog(CatalogPart):
     def ids_and_embeddings_matching(self, where: Filter) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
         """As :meth:`ids_matching`, with the embeddings [N, D]."""
         with self._read() as connection:
-            rows = connection.execute(_filtered(select(vectors.c.id, vectors.c.embedding), where)).all()
+            query = filtered(connection, select(vectors.c.id, vectors.c.embedding), vectors, where)
+            rows = connection.execute(query).all()
         return np.array([row.id for row in rows], dtype=np.int64), self._embeddings([row.embedding for row in rows])
+
+    def places(self, where: Filter, video_ids: Sequence[str]) -> dict[str, list[Span]] | None:
+        """Where in these videos a filter looks, as spans of media time in order: an answer is cut to them. ``None``
+        when it does not look at times; videos that are left out altogether have none."""
+        with self._read() as connection:
+            return places(connection, where, video_ids)
 
     # -- other content of segments -----------------------------------------------------------------------------------
 
@@ -185,15 +195,3 @@ class VectorCatalog(CatalogPart):
             video=[row.video_id for row in rows],
             segment=[row.segment_id for row in rows],
         )
-
-
-def _filtered(query: Select[Any], where: Filter) -> Select[Any]:
-    if where.video_id is not None:
-        query = query.where(vectors.c.video_id == where.video_id)
-    if where.tag is not None:
-        query = query.where(vectors.c.video_id.in_(select(video_tags.c.video_id).where(video_tags.c.tag == where.tag)))
-    if where.added_after is not None:
-        query = query.where(vectors.c.video_id.in_(select(videos.c.id).where(videos.c.added_at > where.added_after)))
-    if (span := where.span) is not None:
-        query = query.where(vectors.c.start_seconds < span.end_seconds, vectors.c.end_seconds > span.start_seconds)
-    return query

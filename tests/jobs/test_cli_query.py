@@ -48,7 +48,7 @@ def test_what_is_there_is_a_confident_match(capsys: pytest.CaptureFixture[str], 
     code, out, _ = ask(capsys, store, "a red kite", "--confident", "--json")
     answer: dict[str, Any] = json.loads(out)
     assert code == 0
-    assert list(answer) == ["query", "model", "confident", "confident_percentile", "best_percentile", "moments"]
+    assert list(answer) == ["query", "model", "confident", "confident_percentile", "best_percentile", "moments", "mode"]
     assert (answer["confident"], answer["confident_percentile"], answer["best_percentile"]) == (True, 90.0, 100.0)
     assert answer["moments"][0]["name"] == "0.mp4"
     assert all(moment["percentile"] >= 90 for moment in answer["moments"])

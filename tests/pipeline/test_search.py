@@ -60,12 +60,14 @@ def test_a_moment_is_the_scene(catalog: Catalog, tmp_path: Path) -> None:
     assert spans == {(5.0, 10.0), (15.0, 20.0)}
     assert first.video == second.video == video
     assert (first.uri, first.name, first.caption) == ("/v/a.mp4", "a.mp4", None)
+    assert (first.visual_rank, second.visual_rank, first.caption_rank) == (1, 2, None)
     assert 0.97 < second.score <= first.score <= 1.001
     assert first.start_seconds <= first.peak_seconds < first.end_seconds
     (found,) = ask(catalog, tmp_path, E[4], limit=1)
     assert (found.video, found.start_seconds, found.end_seconds) == (other, 5.0, 10.0)
     assert set(found.to_dict()) == {
         "video", "uri", "name", "start_seconds", "end_seconds", "peak_seconds", "score", "percentile", "caption",
+        "utc_start", "visual_rank", "caption_rank",
     }  # fmt: skip
 
 
