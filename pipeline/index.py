@@ -47,6 +47,7 @@ class VectorSource(Protocol):
     def count_vectors(self) -> int: ...
     def vectors_since(self, seq: int, limit: int, until: int | None = None) -> VectorRows: ...
     def removals_since(self, seq: int) -> npt.NDArray[np.int64]: ...
+    def removals_floor(self) -> int: ...
     def sample_vectors(self, count: int) -> npt.NDArray[np.float16]: ...
 
 
@@ -213,8 +214,13 @@ class VectorIndex:
         until = self._catalog.current_seq()
         if until == self._seq:
             return 0
+        gone = self._catalog.removals_since(self._seq)
+        if self._seq < self._catalog.removals_floor():  # asked afterwards, so that none is forgotten in between
+            _log.info("the vector index is built anew: the removals after change %d are forgotten", self._seq)
+            self._rebuild()
+            return len(self._kind)
         # Removals first: a vector that was removed and came back stands in both.
-        changes = self._kind.remove(self._catalog.removals_since(self._seq))
+        changes = self._kind.remove(gone)
         for rows in self._rows(self._seq, until):
             self._kind.add(rows.id, rows.embedding)
             changes += len(rows)

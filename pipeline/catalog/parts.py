@@ -10,12 +10,15 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, lit
 
 from pipeline.catalog.base import CatalogPart, batched, bump_seq, utc_now
 from pipeline.catalog.ids import segment_id_for, vector_id_for
-from pipeline.catalog.models import parts, removals, segments, thumbnails, token_sets, vectors
+from pipeline.catalog.models import counters, parts, removals, segments, thumbnails, token_sets, vectors
 from pipeline.catalog.records import PartRecord
 from pipeline.errors import LibraryError
 from pipeline.media import PartResult, SegmentRecord, Span
 
 __all__ = ["PartCatalog", "delete_parts", "insert_segments", "part_record", "part_rows"]
+
+_TRIM_EVERY = 10_000  # changes
+_KEPT_REMOVALS = 20_000
 
 
 class PartCatalog(CatalogPart):
@@ -164,11 +167,25 @@ def delete_parts(connection: Connection, which: ColumnElement[bool]) -> None:
     ids = select(parts.c.id).where(which)
     gone = vectors.c.segment_id.in_(select(segments.c.id).where(segments.c.part_id.in_(ids)))
     if connection.execute(select(func.count()).select_from(vectors).where(gone)).scalar_one():
+        last = connection.execute(select(func.max(removals.c.seq))).scalar() or 0
         seq = bump_seq(connection, 1)
+        if seq // _TRIM_EVERY > last // _TRIM_EVERY:
+            _trim_removals(connection)
         connection.execute(
             insert(removals).from_select(["seq", "vector_id"], select(literal(seq), vectors.c.id).where(gone))
         )
     connection.execute(delete(parts).where(which))  # the rest goes by cascade
+
+
+def _trim_removals(connection: Connection) -> None:
+    """Forget removals so old that whoever has not followed them yet is better off reading all vectors anew: a live
+    stream replaces and prunes for ever. ``removals_floor`` says up to which change they may be missing."""
+    kept = max(_KEPT_REMOVALS, int(connection.execute(select(func.count(vectors.c.seq))).scalar_one()))
+    oldest = select(removals.c.seq).order_by(removals.c.seq.desc(), removals.c.vector_id.desc()).offset(kept).limit(1)
+    floor = connection.execute(oldest).scalar()
+    if floor is not None:
+        connection.execute(delete(removals).where(removals.c.seq <= floor))
+        connection.execute(update(counters).where(counters.c.name == "removals_floor").values(value=floor))
 
 
 def part_rows(connection: Connection, video_id: str) -> Sequence[Row[Any]]:

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Row, func, select
 from pipeline.catalog.base import CatalogPart, batched, current_seq
 from pipeline.catalog.filtering import filtered, places
 from pipeline.catalog.filters import Filter
-from pipeline.catalog.models import captions, removals, segments, thumbnails, token_sets, vectors
+from pipeline.catalog.models import captions, counters, removals, segments, thumbnails, token_sets, vectors
 from pipeline.catalog.records import CaptionRecord, SegmentRow, VectorRows
 from pipeline.media import Span, TokenRecord
 
@@ -45,6 +45,12 @@ class VectorCatalog(CatalogPart):
         with self._read() as connection:
             query = select(removals.c.vector_id).where(removals.c.seq > seq).order_by(removals.c.seq)
             return np.array(connection.execute(query).scalars().all(), dtype=np.int64)
+
+    def removals_floor(self) -> int:
+        """Up to this change removals are forgotten: whoever has followed less reads all vectors anew."""
+        query = select(counters.c.value).where(counters.c.name == "removals_floor")
+        with self._read() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def count_vectors(self) -> int:
         with self._read() as connection:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Connection as Rows
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from pipeline.catalog.base import batched, utc_now
 from pipeline.catalog.ids import part_id_for, segment_id_for
-from pipeline.catalog.models import parts, streams, videos
+from pipeline.catalog.models import connections, parts, streams, videos
 from pipeline.catalog.parts import PartCatalog, delete_parts, insert_segments
 from pipeline.catalog.records import CommittedWindow, Pruned
 from pipeline.errors import LibraryError, OptionError
@@ -120,8 +120,10 @@ class WindowCatalog(PartCatalog):
                 kept = rows.execute(select(func.count(), func.sum(parts.c.bytes)).where(there)).one()
                 delete_parts(rows, there)
                 windows, freed = windows + kept[0], freed + int(kept[1] or 0)
-        with self._read() as rows:
+        with self._write() as rows:
             until = rows.execute(select(func.min(parts.c.start_seconds)).where(parts.c.video_id == video_id)).scalar()
+            if windows and until is not None:
+                _prune_connections(rows, video_id, until)
         return Pruned(windows, freed, until)
 
 
@@ -129,6 +131,15 @@ def _latest(rows: Rows, video_id: str) -> str | None:
     query = select(parts.c.id).where(parts.c.video_id == video_id)
     found: str | None = rows.execute(query.order_by(parts.c.start_seconds.desc(), parts.c.id.desc()).limit(1)).scalar()
     return found
+
+
+def _prune_connections(rows: Rows, video_id: str, until_seconds: float) -> None:
+    """Forget the connections of which nothing is left; the first stays, for where media time began."""
+    ours = connections.c.video_id == video_id
+    numbers = select(func.min(connections.c.number), func.max(connections.c.number)).where(ours)
+    first, last = rows.execute(numbers.where(connections.c.start_seconds <= until_seconds)).one()
+    if first is not None:
+        rows.execute(delete(connections).where(ours, connections.c.number > first, connections.c.number < last))
 
 
 def _add_to_video(rows: Rows, video_id: str, counts: dict[str, int], old: Any, end_seconds: float) -> None:

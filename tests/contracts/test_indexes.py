@@ -137,6 +137,7 @@ class FakeSource:
         self.live: dict[int, tuple[int, np.ndarray]] = {}
         self.removed: list[tuple[int, int]] = []
         self.read_rows = 0
+        self.floor = 0
 
     def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
         for one, vector in zip(ids, vectors, strict=True):
@@ -176,6 +177,12 @@ class FakeSource:
     def removals_since(self, seq: int) -> np.ndarray:
         return np.array([one for s, one in self.removed if s > seq], dtype=np.int64)
 
+    def removals_floor(self) -> int:
+        return self.floor
+
+    def forget(self) -> None:
+        self.removed, self.floor = [], self.seq
+
     def sample_vectors(self, count: int) -> np.ndarray:
         found = [v for _, v in list(self.live.values())[:count]]
         return np.array(found, dtype=np.float16).reshape(len(found), DIMENSION)
@@ -197,7 +204,9 @@ def assert_like_brute_force(index: VectorIndex, source: FakeSource) -> None:
 
 
 @given(
-    steps=st.lists(st.tuples(st.sampled_from(["add", "remove", "sync", "reopen"]), st.integers(1, 60)), max_size=12),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["add", "remove", "sync", "reopen", "forget"]), st.integers(1, 60)), max_size=12
+    ),
     tail=st.sampled_from([0, 30, 20_000]),
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -218,6 +227,8 @@ def test_any_sequence_of_changes_equals_brute_force(
             source.remove(rng.choice(live, min(amount, len(live)), replace=False))
         elif step == "sync":
             index.sync()
+        elif step == "forget":
+            source.forget()
         elif step == "reopen":
             index.close()
             index = VectorIndex.open(folder, source, DIMENSION, options)
@@ -226,6 +237,27 @@ def test_any_sequence_of_changes_equals_brute_force(
     index.close()
     with VectorIndex.open(folder, source, DIMENSION, options) as again:
         assert_like_brute_force(again, source)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_one_that_missed_forgotten_removals_is_built_anew(tmp_path: Path, saved: bool) -> None:
+    source = FakeSource()
+    source.add(np.arange(50), POOL[:50])
+    index = VectorIndex.open(tmp_path, source, DIMENSION, IndexOptions(tail_vectors=0 if saved else 20_000))
+    source.remove(np.arange(0, 50, 2))
+    source.add(np.arange(50, 60), POOL[50:60])
+    source.forget()
+    if saved:
+        index.close()
+        index = VectorIndex.open(tmp_path, source, DIMENSION, IndexOptions(tail_vectors=0))
+    else:
+        assert index.sync()
+    assert_like_brute_force(index, source)
+    assert index.sync() == 0
+    source.remove(np.arange(1, 11, 2))
+    assert index.sync() == 5
+    assert_like_brute_force(index, source)
+    index.close()
 
 
 def test_ivf_follows_too(tmp_path: Path) -> None:
