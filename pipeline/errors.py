@@ -25,6 +25,7 @@ __all__ = [
     "ModelMismatch",
     "NoVideoStream",
     "NotALibrary",
+    "NotAStream",
     "NotAVideo",
     "NothingToDo",
     "OptionError",
@@ -37,8 +38,15 @@ __all__ = [
     "SourceUnreadable",
     "StillImage",
     "StreamBusy",
+    "StreamCodec",
+    "StreamEnded",
+    "StreamNotFound",
+    "StreamRefused",
+    "StreamTimeout",
+    "StreamUnauthorised",
     "TruthError",
     "UnexpectedError",
+    "UnknownScheme",
     "UnknownVideo",
 ]
 
@@ -124,6 +132,41 @@ class DecoderCrashed(SourceError):
 
 class DecoderHung(SourceError):
     """The decoder gave no frame for the set time and was killed."""
+
+
+# -- live ------------------------------------------------------------------------------------------------------------
+
+
+class UnknownScheme(SourceError):
+    """An address of a kind that cannot be watched live; the message names those that can."""
+
+
+class StreamRefused(SourceError):
+    """Nobody listens there, or the server will not serve."""
+
+
+class StreamUnauthorised(SourceError):
+    """The server wants other credentials, or forbids it."""
+
+
+class StreamNotFound(SourceError):
+    """The server has no such stream, or there is no such host, file or device."""
+
+
+class StreamTimeout(SourceError):
+    """Nothing came for the set time."""
+
+
+class StreamEnded(SourceError):
+    """The stream came to its end, or broke off."""
+
+
+class StreamCodec(SourceError):
+    """A stream without a picture that can be decoded: unknown codec, no size, nothing but damage."""
+
+
+class NotAStream(SourceError):
+    """What the server sends is no video: a web page, a text, a still picture."""
 
 
 class EncodingFailed(LongreelError):

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["check_readable", "choose_stream", "looks_like_media", "looks_like_video", "open_container", "probe"]
 
 # Demuxers that read still pictures, and those that take text or any bytes at all for media.
-_STILL_DEMUXERS = frozenset({"image2", "image2pipe", "gif", "apng", "ico"})
-_NOT_VIDEO_DEMUXERS = frozenset(
+STILL_DEMUXERS = frozenset({"image2", "image2pipe", "gif", "apng", "ico"})
+NOT_VIDEO_DEMUXERS = frozenset(
     {"tty", "bin", "xbin", "adf", "idf", "concat", "hls", "ffmetadata", "data", "rawvideo", "lavfi", "sdp", "rtp"}
     | {"srt", "ass", "webvtt", "subviewer", "microdvd", "mpl2", "jacosub", "realtext", "sami", "vplayer", "lrc"}
 )
@@ -139,10 +139,10 @@ def open_container(path: str) -> InputContainer:
             raise MediaUnreadable(text + "; the container is known but its index is missing or damaged") from error
         raise NotAVideo(text + "; its content is no media container") from error
     name = container.format.name
-    if name in _STILL_DEMUXERS or name.endswith("_pipe"):
+    if name in STILL_DEMUXERS or name.endswith("_pipe"):
         container.close()
         raise StillImage(f"{path}: a still picture ({name}), not a video; ask with `query --image` instead")
-    if name in _NOT_VIDEO_DEMUXERS:
+    if name in NOT_VIDEO_DEMUXERS:
         container.close()
         raise NotAVideo(f"{path}: its content is text or raw data (read as {name!r}), no media container")
     return container

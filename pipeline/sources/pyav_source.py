@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
-from av.video.reformatter import VideoReformatter
 
 from pipeline.errors import MediaDamaged, MediaUnreadable
 from pipeline.isolation import beat
 from pipeline.media import Damage, Frame, MediaInfo, Span, to_seconds
-from pipeline.sources.base import Source, decode_threads, picture_size
+from pipeline.sources.base import Source, decode_threads
+from pipeline.sources.pending import PendingFrame, Renderer
 from pipeline.sources.probe import open_container
 from pipeline.sources.stamps import LossAccount, Stamper
 
@@ -44,12 +40,10 @@ class PyAVSource(Source):
         self.damage = Damage()
         self._path = path
         self._reason = reason
-        self._size = picture_size(info, short_side)
+        self._renderer = Renderer(info, short_side)
         self._threads = decode_threads(threads)
         self._threaded = self._threads > 1
         self._container: InputContainer | None = None
-        # Kept: making a scaler for each frame costs more than scaling does.
-        self._scaler, self._small_scaler = VideoReformatter(), VideoReformatter()
         if any(note.startswith("truncated") for note in info.notes):
             self._threaded = False  # an error is certain to come
 
@@ -121,23 +115,7 @@ class PyAVSource(Source):
         corrupt = bool(picture.is_corrupt)
         if corrupt:
             self.damage.corrupt_frames += 1
-        return _PendingFrame(self, picture, pts, duration, self.info.time_base, key, corrupt)
-
-    def render(self, picture: VideoFrame, short_side: int | None = None) -> npt.NDArray[np.uint8]:
-        """``[H, W, 3]``: scaled first, turned upright afterwards, because fewer pixels then move.
-
-        With ``short_side`` a small picture by a cheaper filter, else the source's size.
-        """
-        width, height = self._size if short_side is None else picture_size(self.info, short_side)
-        scaler, filter_name = (self._scaler, "BICUBIC") if short_side is None else (self._small_scaler, "FAST_BILINEAR")
-        turns = (picture.rotation // 90) % 4
-        if turns % 2:
-            width, height = height, width
-        scaled: Any = scaler.reformat(
-            picture, width, height, "rgb24", interpolation=filter_name, threads=1
-        ).to_ndarray()
-        # A copy in any case: PyAV gives a view of its own padded buffer.
-        return np.ascontiguousarray(np.rot90(scaled, turns) if turns else scaled)
+        return PendingFrame(self._renderer, picture, pts, duration, self.info.time_base, key, corrupt)
 
     # -- packets to pictures -------------------------------------------------------------------------------------------
 
@@ -252,36 +230,3 @@ class PyAVSource(Source):
         context.thread_type = "FRAME" if threaded else "NONE"
         context.thread_count = self._threads if threaded else 1
         return container, stream
-
-
-class _PendingFrame(Frame):
-    """A frame that is scaled when it is looked at: of most, the shot detector's small look is all that is wanted."""
-
-    _source: PyAVSource
-    _picture: VideoFrame
-    _full: npt.NDArray[np.uint8] | None
-
-    def __init__(
-        self,
-        source: PyAVSource,
-        picture: VideoFrame,
-        pts: int,
-        duration: int,
-        time_base: Fraction,
-        keyframe: bool,
-        corrupt: bool,
-    ) -> None:
-        values = {"_source": source, "_picture": picture, "_full": None, "pts": pts, "duration": duration}
-        values |= {"time_base": time_base, "keyframe": keyframe, "corrupt": corrupt}
-        for name, value in values.items():
-            object.__setattr__(self, name, value)  # frames are frozen
-
-    @property
-    def image(self) -> npt.NDArray[np.uint8]:
-        if self._full is None:
-            object.__setattr__(self, "_full", self._source.render(self._picture))
-        assert self._full is not None
-        return self._full
-
-    def small(self, short_side: int) -> npt.NDArray[np.uint8]:
-        return self._source.render(self._picture, short_side)

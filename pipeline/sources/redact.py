@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from pipeline.errors import SourceError
 
@@ -19,7 +19,7 @@ _SECRET_NAMES = frozenset(
     (
         "access_token", "accesskeyid", "apikey", "api_key", "auth", "authorization", "awsaccesskeyid",
         "credential", "credentials", "googleaccessid", "hdnea", "hdnts", "hmac", "id_token", "jwt",
-        "key-pair-id", "key_pair_id", "pass", "passwd", "password", "pwd", "secret", "sessionid",
+        "key-pair-id", "key_pair_id", "pass", "passphrase", "passwd", "password", "pwd", "secret", "sessionid",
         "sig", "sign", "signature", "token",
     )
 )
@@ -35,7 +35,7 @@ _SIGNATURES = frozenset(("hmac", "sig", "sign"))
 # fmt: on
 _SECRET_PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-cos-", "x-ms-")
 _SECRET_PARTS = ("token", "secret", "passw", "signature", "credential", "apikey")
-_URL_IN_TEXT = re.compile(r"\b(?:https?|s3|ftp|rtsps?|rtmps?)://[^\s'\"<>]+", re.IGNORECASE)
+_URL_IN_TEXT = re.compile(r"\b(?:https?|s3|ftp|rtspu?s?|rtmp[est]*|srt|udp|rtp|tcp|tls)://[^\s'\"<>]+", re.IGNORECASE)
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
 _ADDRESS_TO_END = re.compile(f"{_SCHEME}.*", re.DOTALL)
@@ -73,11 +73,29 @@ def redact(uri: str) -> str:
         parts = urlsplit(uri)
     except ValueError:  # brackets where none may be: no telling what is secret in it
         return uri.partition("://")[0] + "://***"
+    if _hides_login(parts):
+        _, at, rest = uri.rpartition("@")
+        return f"{parts.scheme}://***{at}{re.split('[?#]', rest)[0] if at else ''}"
     host = parts.netloc.rpartition("@")[2]
     if parts.scheme.lower() == "s3":  # '?' and '#' are allowed in keys; s3fs takes them literally
         return uri if "@" not in parts.netloc else uri.replace(parts.netloc, host, 1)
     kept = [pair for pair, secret in _query_parts(parts.query) if not secret]
     return urlunsplit((parts.scheme, host, parts.path, "&".join(kept), ""))
+
+
+def _hides_login(parts: SplitResult) -> bool:
+    """A password with ``/``, ``?`` or ``#`` in it that is not escaped ends the host too early: what follows the colon
+    is no port, and the rest of the password seems to be a path.
+    """
+    try:
+        _ = parts.port
+    except ValueError:
+        return True
+    # A player of streams that reads on to the last '@' would find a login here.
+    behind = f"{parts.path}?{parts.query}#{parts.fragment}"
+    return (
+        parts.scheme.lower() not in remote_schemes and ":" in parts.netloc and "@" in behind and "@" not in parts.netloc
+    )
 
 
 def redact_text(text: str, *uris: str) -> str:
@@ -107,6 +125,9 @@ def _secrets(uri: str) -> list[str]:
         return [uri.partition("://")[2]]
     user = parts.netloc.rpartition("@")[0]
     found = [piece for piece in (user, user.partition(":")[2]) if piece]
+    found += [unquote(piece) for piece in found]
+    if _hides_login(parts):
+        found.append(uri.partition("://")[2])
     for pair, secret in _query_parts(parts.query):
         value = pair.partition("=")[2]
         if len(value) >= 6 and secret:

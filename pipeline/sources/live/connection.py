@@ -1,0 +1,405 @@
+"""One connection to a live source: opened, read and decoded with PyAV, until it ends or breaks."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline.errors import NotAStream, SourceError, StillImage, StreamCodec, StreamEnded, StreamTimeout
+from pipeline.media import Damage, MediaInfo
+from pipeline.sources.live.failures import opening_error, reading_error
+from pipeline.sources.live.interrupt import Interrupt
+from pipeline.sources.live.kinds import KINDS, Kind, kind_of, shown
+from pipeline.sources.live.options import LiveOptions
+from pipeline.sources.live.unwrapping import Unwrapper
+from pipeline.sources.pending import PendingFrame, Renderer
+from pipeline.sources.probe import NOT_VIDEO_DEMUXERS, STILL_DEMUXERS, choose_stream, real_video_streams
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+    from pipeline.sources.live.feeds import Feed
+
+__all__ = ["TIME_BASE", "LiveConnection", "open_live"]
+
+TIME_BASE = Fraction(1, 1_000_000)
+_BAD_IN_A_ROW = 64  # packets that the demuxer may not make out before the stream is given up
+_AGAIN_SECONDS = 0.01
+_BACKLOG_PACKETS, _BACKLOG_BYTES, _BACKLOG_SECONDS = 512, 16 * 1024 * 1024, 2.0
+_BLOCKED_SECONDS = 0.004  # a read that takes longer had to wait: everything that had come before is read
+_PLAYLISTS = frozenset({"hls"})
+
+
+class _Shape(NamedTuple):
+    """What frames of one format have in common."""
+
+    width: int
+    height: int
+    rotation: int
+
+
+class LiveConnection:
+    """An open live source that has given its first picture. A context manager; of one thread, apart from its frames.
+
+    Attributes:
+        info: what the source is; another object after the picture's size changed.
+        damage: what was lost so far.
+        read_packets: packets of any stream so far: a sign of life.
+    """
+
+    def __init__(self, url: str, options: LiveOptions, short_side: int | None, interrupt: Interrupt) -> None:
+        self.url = url
+        self.kind: Kind = KINDS[kind_of(url)]
+        self.damage = Damage()
+        self.read_packets = 0
+        self._options, self._short_side, self._interrupt = options, short_side, interrupt
+        self._read_seconds = 2 * options.stall_seconds
+        self._recorder: Callable[[Packet[Any]], None] | None = None
+        self._unrecorded: list[Packet[Any]] | None = []
+        self._container: InputContainer | None = None
+        self._feed: Feed | None = None
+        self._last_pts, self._last_length = 0, 40_000
+        self._shape: _Shape | None = None
+        self._deadline: float | None = None
+        try:
+            self._opened()
+        except BaseException:
+            self.close()
+            raise
+
+    # -- opening -------------------------------------------------------------------------------------------------------
+
+    def _opened(self) -> None:
+        import av
+
+        options = self._options
+        opening = self.kind.open(self.url, options, self._interrupt)
+        self._feed = opening.feed
+        failed: SourceError | None = None
+        try:
+            self._container = av.open(
+                opening.feed if opening.feed is not None else opening.address,
+                "r",
+                format=opening.format,
+                options=opening.options,
+                metadata_errors="replace",
+                timeout=(options.open_seconds, self._read_seconds),
+            )
+        except av.error.FFmpegError as error:
+            failed = opening_error(error, self.url, options.open_seconds)
+        except SourceError as error:
+            failed = error
+        if failed is not None:
+            # Raised out here, so that it does not carry FFmpeg's error, whose words hold the password.
+            raise self._feed.error if self._feed is not None and self._feed.error is not None else failed
+        assert self._container is not None
+        self._check_format(self._container)
+        self._stream = self._chosen(self._container)
+        context: Any = self._stream.codec_context
+        context.thread_type = "SLICE"
+        context.thread_count = options.threads
+        self._time_base = Fraction(self._stream.time_base or Fraction(1, 90_000))
+        self._unwrap = Unwrapper(self._time_base)
+        self._deadline = time.monotonic() + options.open_seconds
+        self._pending: deque[Packet[Any]] = deque()
+        self._walk = self._pictures()
+        first = next(self._walk, None)
+        if first is None:
+            raise self._no_picture()
+        self._deadline = None
+        self._first = first
+        self._origin = self._unwrapped(first)
+        self.backlog_seconds = self._backlog() if self.kind.clocked and not self.unpaced else 0.0
+        self._adapt(first)
+
+    def _check_format(self, container: InputContainer) -> None:
+        name = container.format.name
+        if name in STILL_DEMUXERS or (name.endswith("_pipe") and name != "yuv4mpegpipe"):
+            raise StillImage(f"{shown(self.url)}: a still picture ({name}), no stream")
+        if name in NOT_VIDEO_DEMUXERS - {"hls", "lavfi", "rtp", "sdp"}:
+            raise NotAStream(f"{shown(self.url)}: text or raw data (read as {name!r}), no stream")
+
+    def _chosen(self, container: InputContainer) -> VideoStream:
+        undecodable = [s for s in container.streams if s.type == "video" and s.codec_context is None]
+        if undecodable and not real_video_streams(container):
+            raise StreamCodec(f"{shown(self.url)}: its video codec cannot be decoded here")
+        return choose_stream(container, shown(self.url))
+
+    def _no_picture(self) -> SourceError:
+        name = self._stream.codec_context.name
+        if not self.read_packets:
+            return StreamEnded(f"{shown(self.url)}: it ended before its first picture")
+        return StreamCodec(
+            f"{shown(self.url)}: not one picture could be decoded ({name}, {self.read_packets} packets, "
+            f"{self.damage.decode_errors} errors)"
+        )
+
+    @property
+    def ends(self) -> bool:
+        """Where it ends, the stream is over: it has a length of its own."""
+        if self.kind.ends or self._container is None:
+            return self.kind.ends
+        if self._container.format.name in _PLAYLISTS:
+            return True  # a playlist that is not closed is asked for again, for ever
+        return "://" in self.url and self.url[:4].lower() == "http" and self._container.size > 0
+
+    @property
+    def waits(self) -> bool:
+        """It can be read as slowly as one likes: nothing is lost meanwhile."""
+        assert self._container is not None
+        return not self.kind.live or (self.ends and bool(self._container.duration))
+
+    @property
+    def unpaced(self) -> bool:
+        """It gives frames as fast as it can make them: a drawn picture has no clock."""
+        return self.url.startswith("device:lavfi:")
+
+    @property
+    def streams(self) -> list[Any]:
+        """PyAV's streams, for a recorder: the video one first, then those of sound."""
+        assert self._container is not None
+        return [self._stream, *self._container.streams.audio]
+
+    @property
+    def origin_seconds(self) -> float:
+        """Time stamp of the first picture, as in the packets."""
+        return float(self._origin * self._time_base)
+
+    # -- frames --------------------------------------------------------------------------------------------------------
+
+    def record_to(self, write: Callable[[Packet[Any]], None]) -> None:
+        """Give every packet to ``write`` as well, also those read so far. Before :meth:`frames`, or never."""
+        self._recorder = write
+        for packet in self._unrecorded or ():
+            write(packet)
+        self._unrecorded = None
+
+    def frames(self) -> Iterator[PendingFrame]:
+        """The frames to the end, once; ``pts`` in microseconds from the first one, wrap-arounds undone, else untouched.
+
+        A frame's duration is a guess by what came before: nobody waits for the next one.
+
+        Raises:
+            StreamTimeout: no video came for twice the stall time.
+            StreamEnded: it broke off.
+        """
+        self._unrecorded = None if self._recorder is None else self._unrecorded
+        yield self._frame(self._first)
+        for picture in self._walk:
+            yield self._frame(picture)
+
+    def _frame(self, picture: VideoFrame) -> PendingFrame:
+        if _shape_of(picture) != self._shape:
+            self._adapt(picture)
+        pts = round((self._unwrapped(picture) - self._origin) * self._time_base / TIME_BASE)
+        length = pts - self._last_pts
+        if picture.duration:
+            length = round(picture.duration * self._time_base / TIME_BASE)
+        if 0 < length <= 10_000_000:
+            self._last_length = length
+        self._last_pts = pts
+        corrupt = bool(picture.is_corrupt)
+        if corrupt:
+            self.damage.corrupt_frames += 1
+        return PendingFrame(
+            self._renderer, picture, pts, self._last_length, TIME_BASE, bool(picture.key_frame), corrupt
+        )
+
+    def _unwrapped(self, picture: VideoFrame) -> int:
+        return self._unwrap.to_continuous(picture.pts if picture.pts is not None else picture.dts, picture.duration)
+
+    def _adapt(self, picture: VideoFrame) -> None:
+        """The picture has another format than the one before: say so, and scale anew."""
+        self._shape = _shape_of(picture)
+        self.info = self._described(picture)
+        if self.info.average_fps:
+            self._last_length = round(1e6 / self.info.average_fps)
+        self._renderer = Renderer(self.info, self._short_side)
+
+    def _described(self, picture: VideoFrame) -> MediaInfo:
+        container, stream = self._container, self._stream
+        assert container is not None
+        context: Any = stream.codec_context
+        aspect = Fraction(stream.sample_aspect_ratio or context.sample_aspect_ratio or 1)
+        aspect = aspect if aspect > 0 else Fraction(1)
+        width, height, rotation = max(1, round(picture.width * aspect)), picture.height, picture.rotation % 360
+        if rotation % 180 == 90:
+            width, height = height, width
+        rate = stream.average_rate or stream.guessed_rate
+        return MediaInfo(
+            uri=shown(self.url),
+            container=container.format.name,
+            codec=context.name,
+            width=width,
+            height=height,
+            rotation=rotation,
+            sample_aspect_ratio=aspect,
+            time_base=TIME_BASE,
+            start_pts=0,
+            duration_seconds=None,
+            frame_count=None,
+            average_fps=float(rate) if rate and rate < 1000 else None,
+            stream_index=stream.index,
+            video_streams=len(real_video_streams(container)),
+            size_bytes=max(0, container.size),
+        )
+
+    # -- packets to pictures -------------------------------------------------------------------------------------------
+
+    def _pictures(self) -> Iterator[VideoFrame]:
+        import av
+
+        last_picture = time.monotonic()
+        for packet in self._packets():
+            pictures: list[Any] = []
+            if packet.stream is self._stream:
+                try:
+                    pictures = list(self._stream.decode(packet))
+                except av.error.EOFError:
+                    pass
+                except av.error.FFmpegError as error:
+                    self.damage.decode_errors += 1
+                    self.damage.note(f"decoding error: {error.strerror or type(error).__name__}")
+            if packet.size:  # PyAV's own flushing packets are empty
+                if self._recorder is not None:
+                    self._recorder(packet)
+                elif self._unrecorded is not None:
+                    self._unrecorded.append(packet)
+            for picture in pictures:
+                if not picture.width or not picture.height:
+                    raise StreamCodec(f"{shown(self.url)}: its pictures have no size")
+                yield picture
+            now = time.monotonic()
+            if pictures:
+                last_picture = now
+            elif self._deadline is not None and now > self._deadline:
+                raise StreamCodec(
+                    f"{shown(self.url)}: {self.read_packets} packets within {self._options.open_seconds:g} s, and not "
+                    f"one picture could be decoded ({self._stream.codec_context.name}, "
+                    f"{self.damage.decode_errors} errors)"
+                )
+            elif self._deadline is None and now - last_picture > self._read_seconds:
+                raise StreamTimeout(f"{shown(self.url)}: no picture for {self._read_seconds:g} s, though data comes")
+
+    def _packets(self) -> Iterator[Packet[Any]]:
+        """Packets of all streams: those of sound are a sign of life, and may be recorded."""
+        while True:
+            if self._pending:
+                yield self._pending.popleft()
+                continue
+            packet = self._next_packet()
+            if packet is None:
+                return
+            yield packet
+
+    def _next_packet(self) -> Packet[Any] | None:
+        """The next packet, None after the last one; what the demuxer cannot make out is counted and passed over."""
+        import av
+
+        assert self._container is not None
+        began = time.monotonic()
+        bad = 0
+        while True:
+            if self._demuxer is None:
+                self._demuxer = self._container.demux()
+            failed: SourceError | None = None
+            try:
+                packet = next(self._demuxer, None)
+                if packet is not None and packet.size:
+                    self.read_packets += 1
+                return packet
+            except av.error.BlockingIOError:
+                if self._interrupt.wait(_AGAIN_SECONDS) or time.monotonic() - began > self._read_seconds:
+                    failed = StreamTimeout(f"{shown(self.url)}: nothing came for {self._read_seconds:g} s")
+            except av.error.InvalidDataError as error:
+                bad += 1
+                self.damage.decode_errors += 1
+                self.damage.note("the demuxer met data that it could not make out")
+                if bad >= _BAD_IN_A_ROW:
+                    failed = reading_error(error, self.url, self._read_seconds)
+            except av.error.FFmpegError as error:
+                failed = reading_error(error, self.url, self._read_seconds)
+            except SourceError as error:
+                failed = error
+            self._demuxer = None
+            if failed is not None:
+                raise self._feed.error if self._feed is not None and self._feed.error is not None else failed
+
+    _demuxer: Iterator[Packet[Any]] | None = None
+
+    def _backlog(self) -> float:
+        """Seconds of video that had come already when the first picture was decoded: by so much it is old.
+
+        Reads on until a read has to wait; what was read is given out before anything else.
+        """
+        began = time.monotonic()
+        newest = self._origin
+        size = 0
+        while len(self._pending) < _BACKLOG_PACKETS and size < _BACKLOG_BYTES:
+            before = time.monotonic()
+            packet = self._next_packet()
+            if packet is None:
+                break
+            self._pending.append(packet)
+            size += packet.size
+            if packet.stream is self._stream and packet.pts is not None:
+                newest = max(newest, self._unwrap.peek(packet.pts))
+            now = time.monotonic()
+            if now - before > _BLOCKED_SECONDS or now - began > _BACKLOG_SECONDS:
+                break
+        return float((newest - self._origin) * self._time_base)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Free the connection. May be called more than once."""
+        if self._demuxer is not None:
+            self._demuxer.close()  # type: ignore[attr-defined]
+            self._demuxer = None
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+        if self._feed is not None:
+            self._feed.close()
+
+    def __enter__(self) -> LiveConnection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_live(
+    url: str,
+    options: LiveOptions | None = None,
+    *,
+    short_side: int | None = None,
+    interrupt: Interrupt | None = None,
+) -> LiveConnection:
+    """Connect to a live source and wait for its first picture.
+
+    Args:
+        url: see :data:`pipeline.sources.live.KINDS`.
+        short_side: pixels of the frames' short side; None keeps the display size.
+        interrupt: ends whatever it waits for, in the thread that has entered it.
+
+    Raises:
+        UnknownScheme, StreamRefused, StreamUnauthorised, StreamNotFound, StreamTimeout: there is no connection.
+        NotAStream, NoVideoStream, StreamCodec, StillImage: there is, and no video comes of it.
+        StreamEnded: it was over before it began.
+        SourceNotFound, SourceUnreadable: of a file.
+    """
+    return LiveConnection(url, options or LiveOptions(), short_side, interrupt or Interrupt())
+
+
+def _shape_of(picture: VideoFrame) -> _Shape:
+    return _Shape(picture.width, picture.height, picture.rotation % 360)
