@@ -11,6 +11,7 @@ from jobs.errors import SettingsError
 from pipeline.errors import OptionError
 from pipeline.index_kinds import IndexOptions
 from pipeline.ingest import IngestOptions
+from pipeline.live.options import LiveSettings
 from pipeline.search import SearchOptions
 
 __all__ = ["DEFAULT_MODEL", "EncoderOptions", "RunSettings", "WorkerOptions", "load_settings", "settings_from_dict"]
@@ -73,6 +74,7 @@ class RunSettings:
     workers: WorkerOptions = field(default_factory=WorkerOptions)
     index: IndexOptions = field(default_factory=IndexOptions)
     search: SearchOptions = field(default_factory=SearchOptions)
+    live: LiveSettings = field(default_factory=LiveSettings)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for a job's record."""

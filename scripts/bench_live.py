@@ -17,6 +17,7 @@ something could not be measured.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -64,13 +65,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def simulated(seconds: float, fps: float = 4.0, side: int = 96) -> Iterator[Frame]:
     """A camera's frames: scenes of photographs' statistics that pan, stand still, and change, for ever another."""
+    from fractions import Fraction
+
     import numpy as np
 
     from pipeline.media import Frame
-    from pipeline.sources.live import LIVE_TIME_BASE
 
+    time_base = Fraction(1, 1_000_000)
     chance = np.random.default_rng(0)
-    step = round(1 / fps / LIVE_TIME_BASE)
+    step = round(1 / fps / time_base)
     height, width = side, side * 16 // 9
     scene = np.zeros((height, width, 3), np.uint8)
     left, still = 0.0, False
@@ -82,7 +85,7 @@ def simulated(seconds: float, fps: float = 4.0, side: int = 96) -> Iterator[Fram
         left += 0.0 if still else 1.5
         view = np.ascontiguousarray(scene[:, int(left) : int(left) + width])
         noisy = np.clip(view.astype(np.int16) + chance.integers(-2, 3, view.shape), 0, 255).astype(np.uint8)
-        yield Frame(noisy, number * step, step, LIVE_TIME_BASE)
+        yield Frame(noisy, number * step, step, time_base)
 
 
 def long_run(options: argparse.Namespace, report: Report) -> None:
@@ -96,8 +99,8 @@ def long_run(options: argparse.Namespace, report: Report) -> None:
     from pipeline.library import Library
     from pipeline.live.captions import LiveCaptioner
     from pipeline.live.digest import LiveDigest
-    from pipeline.live.loop import LiveSettings, StreamTask, open_session, recipe_of
-    from pipeline.live.options import MemoryOptions, RetentionOptions
+    from pipeline.live.loop import StreamTask, open_session, recipe_of
+    from pipeline.live.options import LiveSettings, MemoryOptions, RetentionOptions
     from pipeline.live.types import Connection, LiveState
     from pipeline.live.watcher import LiveWatcher
     from pipeline.sources.live import StateChange
@@ -124,8 +127,8 @@ def long_run(options: argparse.Namespace, report: Report) -> None:
             watcher = LiveWatcher(ingest.sampling, ingest.gate, ingest.segments, settings.window)
             now = datetime.now(timezone.utc)
             messages: list[Any] = [Connection(0, 0.0, now), StateChange(LiveState.PLAYING, "", now)]
-            began, frames, spent = time.perf_counter(), 0, 0.0
-            for message in (*messages, *()) if total <= 0 else _chained(messages, simulated(total)):
+            began, spent = time.perf_counter(), 0.0
+            for frames, message in enumerate(itertools.chain(messages, simulated(total)), 1 - len(messages)):
                 before = time.perf_counter()
                 for block in watcher.take(message):
                     session.take(block)
@@ -135,8 +138,7 @@ def long_run(options: argparse.Namespace, report: Report) -> None:
                         session.caption(caption)
                     session.beat(time.monotonic())
                 spent += time.perf_counter() - before
-                frames += 1
-                if frames % 240 == 0:  # a simulated minute at 4 frames a second
+                if frames > 0 and frames % 240 == 0:  # a simulated minute at 4 frames a second
                     rows.append(
                         {
                             "minute": frames / 240,
@@ -154,16 +156,11 @@ def long_run(options: argparse.Namespace, report: Report) -> None:
     _tell_long(report, rows, wall)
 
 
-def _chained(first: list[Any], then: Iterator[Any]) -> Iterator[Any]:
-    yield from first
-    yield from then
-
-
 def _tell_long(report: Report, rows: list[dict[str, float]], wall: float) -> None:
     report.section(
         "Hours of one stream",
-        f"{rows[-1]['minute']:.0f} simulated minutes in {wall / 60:.1f}, 4 frames a second of which 2 are sampled, with "
-        "captions, a long memory of 256 tokens, and retention of a quarter of an hour. Scenes change every 7 s.",
+        f"{rows[-1]['minute']:.0f} simulated minutes in {wall / 60:.1f}, 4 frames a second of which 2 are sampled, "
+        "with captions, a long memory of 256 tokens, and retention of a quarter of an hour. Scenes change every 7 s.",
     )
     marks = [row for row in rows if row["minute"] in (2, 5, 10, 30, 60, 120) or row is rows[-1]]
     marks = list({row["minute"]: row for row in marks}.values())
@@ -180,8 +177,8 @@ def _tell_long(report: Report, rows: list[dict[str, float]], wall: float) -> Non
             ]
             for r in marks
         ],
-        "State: pictures, embeddings and tokens that the digest holds between two blocks, memory included; it rises and "
-        "falls within each window.",
+        "State: pictures, embeddings and tokens that the digest holds between two blocks, memory included; it "
+        "rises and falls within each window.",
         rows,
     )
     early = next((row for row in rows if row["minute"] >= 2), rows[0])
@@ -220,6 +217,31 @@ def clips_of(options: argparse.Namespace, scratch: Path) -> list[Path]:
     return drawn
 
 
+def looped(clip: Path, to: Path, seconds: float) -> Path:
+    """A clip that lasts at least so long, repeated without being encoded again."""
+    subprocess.run(
+        [
+            "ffmpeg",
+            "-v",
+            "error",
+            "-stream_loop",
+            "-1",
+            "-i",
+            clip,
+            "-map",
+            "0:v:0",
+            "-c",
+            "copy",
+            "-t",
+            f"{seconds + 10}",
+            to,
+        ],
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+    return to
+
+
 def run_streams(clips: list[Path], count: int, seconds: float, model: str, captions: str) -> dict[str, Any]:
     """`longreel stream` with so many streams in real time; the last status of each, and what it took."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -227,13 +249,10 @@ def run_streams(clips: list[Path], count: int, seconds: float, model: str, capti
         urls, names = [], []
         for number in range(count):
             clip = clips[number % len(clips)]
-            link = folder / f"{number}-{clip.name}"  # the same clip twice is two streams
-            link.symlink_to(clip.resolve())
-            urls.append(str(link))
+            urls.append(str(looped(clip, folder / f"{number}{clip.suffix}", seconds)))  # twice a clip is two streams
             names += ["--name", f"camera-{number}"]
         words = [sys.executable, "-m", "jobs.cli.main", "stream", *urls, *names, "--realtime", "--json"]
         words += ["--store", str(folder / "library"), "--model", model, "--duration", str(seconds)]
-        words += ["--set", "live.source.loop=true"]
         if captions:
             words += ["--captions", captions]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
@@ -260,8 +279,8 @@ def lag_run(options: argparse.Namespace, report: Report, clips: list[Path]) -> N
     report.section(
         "Streams side by side",
         f"`longreel stream` with --realtime, {options.seconds:g} s a run, {options.model} for seeing and captions, 2 "
-        "sampled frames a second, windows of at most 10 s. Lag: from the end of a window to its words, start-up and last "
-        "words included. Searchable: from a second's happening to its commit, the oldest of each commit.",
+        "sampled frames a second, windows of at most 10 s. Lag: from the end of a window to its words, start-up and "
+        "last words included. Searchable: from a second's happening to its commit, the oldest of each commit.",
     )
     rows: list[list[object]] = []
     values = []

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.settings import EncoderOptions
 from pipeline.digest import DigestOptions
-from pipeline.live.loop import LiveSettings, StreamTask, live_blocks
+from pipeline.live.loop import StreamTask, live_blocks
+from pipeline.live.options import LiveSettings
 from pipeline.live.types import ClosedWindow, LiveBlock, LiveCaption, LiveWindow
 
 if TYPE_CHECKING:
-    from pipeline.sources.live import LiveStream
-
     from encoders.base import EncoderInfo
     from pipeline.live.captions import LiveCaptioner
     from pipeline.live.digest import ClosedContent, LiveDigest
+    from pipeline.sources.live import LiveStream
 
 __all__ = ["LiveEncodeWorker", "LiveModels", "LiveTaken", "StreamWorker", "WindowKey"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from pipeline.gate import GateOptions
 from pipeline.ingest import IngestOptions
 from pipeline.live.captions import LiveCaptioner
 from pipeline.live.digest import LiveDigest
-from pipeline.live.options import CaptionWindowOptions, MemoryOptions, RetentionOptions, WindowOptions
+from pipeline.live.options import LiveSettings, WindowOptions
 from pipeline.live.session import StreamSession
 from pipeline.live.types import LiveBlock, LiveCaption
 from pipeline.live.watcher import LiveWatcher
@@ -34,18 +34,7 @@ if TYPE_CHECKING:
     from pipeline.catalog import Catalog
     from pipeline.library import Library
 
-__all__ = ["LiveSettings", "StreamTask", "live_blocks", "open_session", "recipe_of", "stream_captions", "stream_name"]
-
-
-@dataclass(frozen=True)
-class LiveSettings:
-    """Everything about live streams beyond what recorded video has as well."""
-
-    source: LiveOptions = field(default_factory=LiveOptions)
-    window: WindowOptions = field(default_factory=WindowOptions)
-    captions: CaptionWindowOptions = field(default_factory=CaptionWindowOptions)
-    memory: MemoryOptions = field(default_factory=MemoryOptions)
-    retention: RetentionOptions = field(default_factory=RetentionOptions)
+__all__ = ["StreamTask", "live_blocks", "open_session", "recipe_of", "stream_captions", "stream_name"]
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
-"""The options of live streams, apart from how they are opened (:class:`pipeline.sources.live.LiveOptions`)."""
+"""The options of live streams; how they are opened is :class:`pipeline.sources.live.LiveOptions`."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.errors import OptionError
+from pipeline.sources.live.options import LiveOptions
 
-__all__ = ["CaptionWindowOptions", "MemoryOptions", "RetentionOptions", "WindowOptions"]
+__all__ = ["CaptionWindowOptions", "LiveSettings", "MemoryOptions", "RetentionOptions", "WindowOptions"]
 
 
 def _positive(section: str, options: object, *names: str) -> None:
@@ -86,3 +87,14 @@ class RetentionOptions:
         if self.bytes < 0:
             raise OptionError(f"live.retention.bytes is {self.bytes}; allowed: 0 (without limit) or more")
         _positive("live.retention", self, "every_seconds")
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """Everything about live streams beyond what recorded video has as well."""
+
+    source: LiveOptions = field(default_factory=LiveOptions)
+    window: WindowOptions = field(default_factory=WindowOptions)
+    captions: CaptionWindowOptions = field(default_factory=CaptionWindowOptions)
+    memory: MemoryOptions = field(default_factory=MemoryOptions)
+    retention: RetentionOptions = field(default_factory=RetentionOptions)

@@ -13,13 +13,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.caption_files import Cue, OpenCue
 from pipeline.catalog.records import CaptionRecord
 from pipeline.live.options import RetentionOptions
 from pipeline.live.types import Connection, LiveBlock, LiveCaption, LiveState, LiveWindow, StreamCounts, utc_at
 from pipeline.media import Span
 
 if TYPE_CHECKING:
+    from pipeline.caption_files import OpenCue
     from pipeline.catalog import Catalog
     from pipeline.live.loop import StreamTask
 
@@ -192,6 +192,8 @@ class StreamSession:
 
     def caption(self, caption: LiveCaption) -> LiveCaption:
         """Write a caption down; what is shown of it, with its times."""
+        from pipeline.caption_files import Cue
+
         utc = utc_at(self.connections, caption.span.start_seconds)
         ended = utc_at(self.connections, max(caption.span.end_seconds - 1e-3, caption.span.start_seconds))
         lag = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,12 @@ from pipeline.live.watcher import LiveWatcher, blocks
 from pipeline.media import Frame
 from pipeline.sampling import SamplingOptions
 from pipeline.segments import SegmentOptions
-from pipeline.sources.live import LIVE_TIME_BASE, StateChange
+from pipeline.sources.live import StateChange
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 SIDE = 48
 RATE = 4  # frames a second, of which 2 are sampled
+LIVE_TIME_BASE = Fraction(1, 1_000_000)
 
 
 def picture(scene: int, shift: float = 0.0) -> npt.NDArray[np.uint8]:
