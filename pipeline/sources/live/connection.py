@@ -32,6 +32,7 @@ __all__ = ["TIME_BASE", "LiveConnection", "open_live"]
 TIME_BASE = Fraction(1, 1_000_000)
 _BAD_IN_A_ROW = 64  # packets that the demuxer may not make out before the stream is given up
 _AGAIN_SECONDS = 0.01
+_UNSTAMPED = 8  # pictures without a time stamp at the beginning, at most
 _BACKLOG_PACKETS, _BACKLOG_BYTES, _BACKLOG_SECONDS = 512, 16 * 1024 * 1024, 2.0
 _BLOCKED_SECONDS = 0.004  # a read that takes longer had to wait: everything that had come before is read
 _PLAYLISTS = frozenset({"hls"})
@@ -113,11 +114,23 @@ class LiveConnection:
         first = next(self._walk, None)
         if first is None:
             raise self._no_picture()
+        self._first = [first]
+        self._origin = self._begun()
         self._deadline = None
-        self._first = first
-        self._origin = self._unwrapped(first)
         self.backlog_seconds = self._backlog() if self.kind.clocked and not self.unpaced else 0.0
         self._adapt(first)
+
+    def _begun(self) -> int:
+        """The time stamp of the first picture. RTSP gives it none: then the next ones tell, and are kept for later."""
+        first = self._first
+        while _stamp(first[-1]) is None and len(first) < _UNSTAMPED and (picture := next(self._walk, None)) is not None:
+            first.append(picture)
+        rate = self._stream.average_rate or self._stream.guessed_rate or 25
+        length = first[0].duration or max(1, round(1 / (rate * self._time_base)))
+        stamp = _stamp(first[-1])
+        origin = 0 if stamp is None else stamp - (len(first) - 1) * length
+        self._unwrap.seed(origin, length)
+        return origin
 
     def _check_format(self, container: InputContainer) -> None:
         name = container.format.name
@@ -191,7 +204,8 @@ class LiveConnection:
             StreamEnded: it broke off.
         """
         self._unrecorded = None if self._recorder is None else self._unrecorded
-        yield self._frame(self._first)
+        yield from map(self._frame, self._first)
+        self._first.clear()
         for picture in self._walk:
             yield self._frame(picture)
 
@@ -213,7 +227,7 @@ class LiveConnection:
         )
 
     def _unwrapped(self, picture: VideoFrame) -> int:
-        return self._unwrap.to_continuous(picture.pts if picture.pts is not None else picture.dts, picture.duration)
+        return self._unwrap.to_continuous(_stamp(picture), picture.duration)
 
     def _adapt(self, picture: VideoFrame) -> None:
         """The picture has another format than the one before: say so, and scale anew."""
@@ -399,6 +413,10 @@ def open_live(
         SourceNotFound, SourceUnreadable: of a file.
     """
     return LiveConnection(url, options or LiveOptions(), short_side, interrupt or Interrupt())
+
+
+def _stamp(picture: VideoFrame) -> int | None:
+    return picture.pts if picture.pts is not None else picture.dts
 
 
 def _shape_of(picture: VideoFrame) -> _Shape:

@@ -22,6 +22,10 @@ class Unwrapper:
         self._offset = 0
         self._length = 0
 
+    def seed(self, first: int, length: int) -> None:
+        """The first time stamp will be about ``first``, and frames are so long where they do not say."""
+        self._last, self._length = first - length, length
+
     def to_continuous(self, raw: int | None, duration: int | None = None) -> int:
         """The next frame's time stamp; a missing one is the last one plus that frame's length."""
         if raw is None:
