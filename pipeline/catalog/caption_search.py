@@ -11,13 +11,11 @@ frequencies, shorter ones first among equals, which is BM25 where no word comes 
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from typing import Any
 
-from sqlalchemy import Connection as Rows
-from sqlalchemy import Float, Select, case, column, func, literal, literal_column, select, table
+from sqlalchemy import Select, column, func, literal, literal_column, select, table, text
 
 from pipeline.catalog.base import CatalogPart
 from pipeline.catalog.filtering import filtered
@@ -32,6 +30,22 @@ __all__ = ["CaptionSearchCatalog", "words_of"]
 _words = table("captions_words", column("rowid"))
 _match: Any = literal_column("captions_words")  # FTS5: the table's name stands for all its columns
 _english: Any = literal_column("'english'::regconfig")  # as in the index, else that is not used
+
+# Inverse document frequencies as FTS5 reckons them. A word that is found in most captions is worth next to nothing.
+_RATED = text(
+    """
+    WITH asked AS (
+        SELECT DISTINCT phraseto_tsquery('english'::regconfig, word) AS one FROM unnest(CAST(:words AS text[])) AS word
+    ), rated AS (
+        SELECT one, (SELECT count(*) FROM captions WHERE to_tsvector('english'::regconfig, text) @@ one) AS found,
+            (SELECT count(*) FROM captions) AS total
+        FROM asked WHERE numnode(one) > 0
+    )
+    SELECT captions.id AS id, sum(greatest(1e-6, ln((total - found + 0.5) / (found + 0.5)))) AS score
+    FROM rated JOIN captions ON to_tsvector('english'::regconfig, captions.text) @@ rated.one
+    GROUP BY captions.id
+    """
+)
 
 # PostgreSQL's english.stop.
 _STOP_TEXT = """
@@ -73,7 +87,7 @@ class CaptionSearchCatalog(CatalogPart):
             return []
         with self._read() as rows:
             build = _postgresql if rows.dialect.name == "postgresql" else _sqlite
-            query = filtered(rows, build(rows, words), captions, where or Filter())
+            query = filtered(rows, build(words), captions, where or Filter())
             order: Any = (literal_column("score").desc(), literal_column("length"))
             place = (captions.c.video_id, captions.c.start_seconds, captions.c.id)
             found = rows.execute(query.order_by(*order, *place).limit(limit)).all()
@@ -90,24 +104,14 @@ class CaptionSearchCatalog(CatalogPart):
         ]
 
 
-def _sqlite(rows: Rows, words: list[str]) -> Select[Any]:
+def _sqlite(words: list[str]) -> Select[Any]:
     phrases = " OR ".join(f'"{word}"' for word in words)
     score = (-func.bm25(_match)).label("score")
     query = select(captions, score, literal(0).label("length"))
     return query.join(_words, _words.c.rowid == captions.c.id).where(_match.op("MATCH")(phrases))
 
 
-def _postgresql(rows: Rows, words: list[str]) -> Select[Any]:
-    vector = func.to_tsvector(_english, captions.c.text)
-    total = int(rows.execute(select(func.count()).select_from(captions)).scalar_one())
-    score: Any = literal(0.0, Float)
-    matched: Any = None
-    for word in words:
-        phrase = func.phraseto_tsquery(_english, word)
-        has = vector.bool_op("@@")(phrase)
-        count = int(rows.execute(select(func.count()).select_from(captions).where(has)).scalar_one())
-        rarity = max(1e-6, math.log((total - count + 0.5) / (count + 0.5)))  # as FTS5 reckons it
-        score = score + case((has, rarity), else_=0.0)
-        matched = phrase if matched is None else matched.op("||")(phrase)
-    query = select(captions, score.label("score"), func.length(vector).label("length"))
-    return query.where(vector.bool_op("@@")(matched))
+def _postgresql(words: list[str]) -> Select[Any]:
+    hits = _RATED.bindparams(words=words).columns(column("id"), column("score")).subquery("hits")
+    length = func.length(func.to_tsvector(_english, captions.c.text)).label("length")
+    return select(captions, hits.c.score, length).join(hits, hits.c.id == captions.c.id)

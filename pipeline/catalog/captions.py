@@ -87,7 +87,8 @@ def _values(segment_id: int, caption: CaptionRecord) -> dict[str, Any]:
         "segment_id": segment_id,
         "video_id": caption.video_id,
         "model": caption.model,
-        "text": caption.text,
+        # No database takes NUL or lone surrogates, and a model may say anything.
+        "text": caption.text.encode("utf-8", "replace").decode().replace("\x00", " "),
         "start_seconds": caption.span.start_seconds,
         "end_seconds": caption.span.end_seconds,
         "confidence": caption.confidence,

@@ -152,6 +152,8 @@ class Database:
             if shutil.disk_usage(self.path.parent).free < _NEARLY_FULL_BYTES:
                 return DiskFull(f"{self.label}: no space left on the disk of the catalog")
             return LibraryError(f"{self.label}: the disk of the catalog failed ({message})")
+        if "no such module: fts5" in message:
+            return LibraryError(f"{self.label}: this Python's SQLite was built without full-text search (FTS5)")
         if "is locked" in message:
             return LibraryBusy(f"{self.label}: another process has held the catalog for {_BUSY_SECONDS} s")
         if "not a database" in message or "malformed" in message:

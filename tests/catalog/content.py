@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from pipeline.catalog import Catalog, PartRecord, video_id_for
+from pipeline.catalog.records import CaptionRecord, CommittedWindow
+from pipeline.live.types import LiveWindow
 from pipeline.media import (
     Damage,
     MediaInfo,
@@ -119,3 +122,44 @@ def add(catalog: Catalog, uri: str = "/videos/a.mp4", *, seed: int = 0, vectors:
         catalog.commit_part(part.id, part_result(part.span, seed=seed + part.index, vectors=vectors))
     catalog.finish_video(video)
     return video
+
+
+def window(
+    index: int,
+    start: float,
+    end: float,
+    *,
+    closed: bool = True,
+    vectors: int = 2,
+    sampled: int = 10,
+    encoded: int = 4,
+    payload: int = 6,
+) -> LiveWindow:
+    """A window of a stream with ``vectors`` vectors, and ``payload`` bytes each of picture and of tokens."""
+    rng = np.random.default_rng(index)
+    each = (end - start) / max(1, vectors)
+    record = SegmentRecord(
+        index=index,
+        span=Span(start, end),
+        boundary="limit",
+        vectors=block(rng.standard_normal((vectors, DIMENSION)), start, each),
+        thumbnail_jpeg=b"j" * payload,
+        thumbnail_seconds=start,
+        tokens=TokenRecord("ward", 1, 16, b"t" * payload),
+    )
+    return LiveWindow(index, record, closed, sampled, encoded, {"device": "cpu"})
+
+
+def open_stream(catalog: Catalog, uri: str = "rtsp://cam/1", name: str = "gate") -> str:
+    """A stream that this process watches; its video."""
+    return catalog.open_stream(uri, name, (), "live", "r1", {"fps": 2}).video_id
+
+
+def put_window(
+    catalog: Catalog, video: str, index: int, start: float, end: float, *, replaces: str | None = None, **options: Any
+) -> CommittedWindow:
+    return catalog.commit_window(video, "live", "r1", window(index, start, end, **options), replaces)
+
+
+def caption(video: str, text: str, start: float, end: float, model: str = "m") -> CaptionRecord:
+    return CaptionRecord(video, model, text, Span(start, end), 0.5)
