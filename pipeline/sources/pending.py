@@ -83,6 +83,9 @@ class PendingFrame(Frame):
     def small(self, short_side: int) -> npt.NDArray[np.uint8]:
         return self._renderer.render(self._picture, short_side)
 
+    def __repr__(self) -> str:  # Frame's own would scale the picture
+        return f"PendingFrame(pts={self.pts}, duration={self.duration}, time_base={self.time_base})"
+
     def at(self, pts: int, duration: int) -> PendingFrame:
         """The same picture at another time."""
         return PendingFrame(self._renderer, self._picture, pts, duration, self.time_base, self.keyframe, self.corrupt)

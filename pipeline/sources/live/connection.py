@@ -32,10 +32,10 @@ __all__ = ["TIME_BASE", "LiveConnection", "open_live"]
 TIME_BASE = Fraction(1, 1_000_000)
 _BAD_IN_A_ROW = 64  # packets that the demuxer may not make out before the stream is given up
 _AGAIN_SECONDS = 0.01
+_SHORT_SECONDS = 2.0  # that the container's length may be wrong by
 _UNSTAMPED = 8  # pictures without a time stamp at the beginning, at most
 _BACKLOG_PACKETS, _BACKLOG_BYTES, _BACKLOG_SECONDS = 512, 16 * 1024 * 1024, 2.0
 _BLOCKED_SECONDS = 0.004  # a read that takes longer had to wait: everything that had come before is read
-_PLAYLISTS = frozenset({"hls"})
 
 
 class _Shape(NamedTuple):
@@ -155,19 +155,27 @@ class LiveConnection:
         )
 
     @property
+    def is_whole(self) -> bool:
+        """All of it is there already, as a film on a server: it has a length, and is read as slowly as one likes."""
+        assert self._container is not None
+        known = bool(self._container.duration) or (self._container.size > 0 and not self.is_playlist)
+        return self.kind.live and self.url.lower().startswith("http") and known
+
+    @property
     def ends(self) -> bool:
-        """Where it ends, the stream is over: it has a length of its own."""
-        if self.kind.ends or self._container is None:
-            return self.kind.ends
-        if self._container.format.name in _PLAYLISTS:
-            return True  # a playlist that is not closed is asked for again, for ever
-        return "://" in self.url and self.url[:4].lower() == "http" and self._container.size > 0
+        """Where it ends, the stream is over; of the others nobody can tell an end from an outage."""
+        return self.kind.ends or self.is_whole
 
     @property
     def waits(self) -> bool:
-        """It can be read as slowly as one likes: nothing is lost meanwhile."""
+        """Nothing is lost while nobody reads."""
+        return not self.kind.live or self.is_whole
+
+    @property
+    def is_playlist(self) -> bool:
+        """It is HLS: an open playlist that is opened again when it has been closed begins at its beginning."""
         assert self._container is not None
-        return not self.kind.live or (self.ends and bool(self._container.duration))
+        return self._container.format.name == "hls"
 
     @property
     def unpaced(self) -> bool:
@@ -208,6 +216,10 @@ class LiveConnection:
         self._first.clear()
         for picture in self._walk:
             yield self._frame(picture)
+        if self.is_whole and self._container is not None and self._container.duration:
+            length, got = self._container.duration / 1e6, (self._last_pts + self._last_length) / 1e6
+            if got < 0.95 * length - _SHORT_SECONDS:
+                raise StreamEnded(f"{shown(self.url)}: broke off after {got:.1f} of {length:.1f} s")
 
     def _frame(self, picture: VideoFrame) -> PendingFrame:
         if _shape_of(picture) != self._shape:

@@ -93,6 +93,8 @@ class Reader(threading.Thread):
         self.abandoned = False
         self._kind = KINDS[kind_of(parts.url)]
         self._lost: str | None = reason  # why the connection before was lost
+        self._whole = False  # it is a film on a server, which would begin anew
+        self._open_playlist = False  # there was a playlist to which more was to come
 
     def run(self) -> None:
         with self.interrupt:
@@ -136,7 +138,7 @@ class Reader(threading.Thread):
             self._give_up(error)
             if parts.played and not options.reconnect:
                 return Over(LiveState.ENDED, str(error))
-            self._lost = str(error)
+            self._lost = self._lost or str(error)
             parts.pause = min(max(options.backoff_seconds, 2 * parts.pause), options.backoff_max_seconds)
             pause = parts.pause * (1 - _JITTER + 2 * _JITTER * parts.random())
             self._state(LiveState.RECONNECTING, f"{error}; again in {pause:.1f} s")
@@ -153,7 +155,11 @@ class Reader(threading.Thread):
                 raise error
             if options.first_attempts and parts.failures >= options.first_attempts:
                 raise error
-        elif not self._kind.reconnects or (options.max_attempts and parts.failures >= options.max_attempts):
+        elif (
+            not self._kind.reconnects
+            or self._whole
+            or (options.max_attempts and parts.failures >= options.max_attempts)
+        ):
             raise error
 
     def _connected(self) -> tuple[SourceError | None, bool]:
@@ -162,6 +168,10 @@ class Reader(threading.Thread):
         self.due = time.monotonic() + 4 * options.open_seconds + _GRACE_SECONDS
         try:
             with open_live(parts.url, options, short_side=parts.short_side, interrupt=self.interrupt) as connection:
+                if self._open_playlist and connection.is_whole:
+                    return None, True  # the playlist was closed meanwhile: all of it has been seen
+                self._whole = connection.is_whole
+                self._open_playlist = connection.is_playlist and not self._whole
                 try:
                     self._play(connection)
                 finally:
@@ -187,6 +197,7 @@ class Reader(threading.Thread):
         base = (time.monotonic(), 0)  # a moment, and the time stamp of the frame that belongs there
         utc = parts.clock() - timedelta(seconds=connection.backlog_seconds)
         self._began(timeline.end_seconds, timeline.begin(0, utc, info, self._lost), connection, 0)
+        self._lost = None
         if parts.recorder is not None:
             connection.record_to(parts.recorder.write)
         self._state(LiveState.PLAYING)
@@ -195,7 +206,7 @@ class Reader(threading.Thread):
             at = time.monotonic()
             if self.interrupt.is_set():
                 return
-            if timeline.jumps(frame.pts, at, forward=self._kind.live and not connection.waits):
+            if timeline.jumps(frame.pts, at, live=not connection.waits):
                 end, base = timeline.end_seconds, (at, frame.pts)
                 self._began(
                     end, timeline.begin(frame.pts, parts.clock(), connection.info, "clock"), connection, frame.pts

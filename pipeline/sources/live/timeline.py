@@ -36,6 +36,7 @@ class Timeline:
         self._last: int | None = None  # the newest frame's media time, in this connection
         self._last_own = 0
         self._last_at = 0.0
+        self._least_late = float("inf")  # between a frame's own time and its arrival, of this clock
 
     @property
     def connection(self) -> Connection | None:
@@ -58,7 +59,7 @@ class Timeline:
         by_clock = (utc - self._first_utc) // timedelta(microseconds=1)
         start = max(self._end, by_clock)
         self._offset = start - own
-        self._last = None
+        self._last, self._least_late = None, float("inf")
         return self._opened(start, utc, info, reason)
 
     def reshape(self, own: int, info: MediaInfo, reason: str) -> Connection:
@@ -72,18 +73,21 @@ class Timeline:
         self._next_number += 1
         return self._connection
 
-    def jumps(self, own: int, at: float, *, forward: bool = True) -> bool:
+    def jumps(self, own: int, at: float, *, live: bool = True) -> bool:
         """Whether the frame at ``own``, which came at ``at`` (monotonic seconds), is by another clock than the last.
 
         Args:
-            forward: a step forward counts; in a file it may be a pause.
+            live: frames come as they happen: the wall clock tells a pause from a jump, and a server that was started
+                anew, whose frames are late by their time stamps, from pictures in disorder. In a file a step forward
+                is a pause.
         """
         if self._last is None:
             return False
         step = own - self._last_own
-        if step < -_BACKWARD_US:
-            return True
-        return forward and step > _FORWARD_US + max(0.0, at - self._last_at) * _US
+        if step < 0:
+            late = at * _US - own - self._least_late if live else -step
+            return late > _BACKWARD_US
+        return live and step > _FORWARD_US + max(0.0, at - self._last_at) * _US
 
     def place(self, own: int, duration: int, at: float) -> tuple[int, int]:
         """Media time and length of the next frame: later than the one before, if only by a microsecond."""
@@ -91,6 +95,7 @@ class Timeline:
         if self._last is not None and pts <= self._last:
             pts = self._last + 1
         self._last, self._last_own, self._last_at = pts, own, at
+        self._least_late = min(self._least_late, at * _US - own)
         duration = max(1, duration)
         self._end = max(self._end, pts + duration)
         return pts, duration
