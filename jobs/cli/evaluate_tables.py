@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from jobs.comparing import Run
+    from pipeline.evaluation.certainty import Difference
     from pipeline.evaluation.library import LibraryScores, SettingScores
     from pipeline.evaluation.sweep import Sweep
 
 __all__ = ["show_library", "show_runs", "show_sweep"]
 
+_SHOWN = 60  # characters of a query in a message
 _WAYS = (("in_video", "asked of its own video"), ("in_library", "asked of the whole library"))
 
 
@@ -33,6 +35,7 @@ def show_library(scores: LibraryScores, queries: int) -> None:
         for name, value in way.scores.figures().items():
             table.add_row(name.replace("_", " "), f"{value:.2f}", f"{plain[name]:.2f}", chance.get(name, ""))
         out.print(table)
+        click.echo(f"{_certainty(way)}\n")
     if len(scores.in_video.scores.per_video) > 1:
         out.print(videos_table(scores.in_video.scores.per_video))
     click.echo(
@@ -112,6 +115,8 @@ def show_sweep(sweep: Sweep) -> None:
 
 def _side_by_side(title: str, columns: Sequence[str], ways: Sequence[SettingScores]) -> Table:
     table = _table(title, ["percent", *columns])
+    from pipeline.evaluation.certainty import peaks_compared
+
     figures = [way.scores.figures() for way in ways]
     chances = [_chance(way) for way in ways]
     for name in figures[0]:
@@ -121,6 +126,11 @@ def _side_by_side(title: str, columns: Sequence[str], ways: Sequence[SettingScor
         table.add_row(f"{label}, by chance", *(values[name] for values in chances), style="dim")
         plain = (f"{way.baseline.figures()[name]:.2f}" for way in ways)
         table.add_row(f"{label}, mean-pooled", *plain, style="dim")
+    if len(ways) > 1:
+        beside = [peaks_compared(way.scores, ways[0].scores) for way in ways[1:]]
+        cells = (f"+{one.first_alone} -{one.second_alone}" for one in beside)
+        table.add_row(f"peak inside, queries won and lost to {columns[0]}", "", *cells)
+        table.add_row("  as uneven by luck alone, %", "", *(f"{100 * one.luck:.0f}" for one in beside), style="dim")
     return table
 
 
@@ -140,6 +150,27 @@ def _chance(way: SettingScores) -> dict[str, str]:
     return {**found, "peak_inside": f"{way.chance.peak_inside:.2f}"}
 
 
+def _certainty(way: SettingScores) -> str:
+    """What so few or many queries can tell of peaks inside."""
+    low, high = way.peak_interval
+    found = way.beside_baseline
+    return (
+        f"peak inside: {low:.1f} to {high:.1f} at 95 %; right by one alone: library {found.first_alone}, mean-pooled "
+        f"{found.second_alone} ({_luck(found)})"
+    )
+
+
+def _alone(count: int) -> str:
+    return f"{count} {'query' if count == 1 else 'queries'}"
+
+
+def _luck(found: Difference) -> str:
+    """Whether a difference means anything."""
+    if not found.first_alone + found.second_alone:
+        return "no difference"
+    return f"by luck alone this uneven in {100 * found.luck:.{0 if found.luck >= 0.01 else 2}f} % of trials"
+
+
 def _latency(way: SettingScores) -> str:
     if way.latency.p50_ms is None:
         return "-"
@@ -148,7 +179,9 @@ def _latency(way: SettingScores) -> str:
 
 def _refused(scores: LibraryScores) -> None:
     if scores.refused:
-        shown = "; ".join(repr(query) for query in scores.refused[:3])
+        some = [query if len(query) <= _SHOWN else f"{query[:_SHOWN]}..." for query in scores.refused[:3]]
+        more = "; ..." if len(scores.refused) > len(some) else ""
         click.echo(
-            f"{len(scores.refused)} queries have more words than {scores.model} reads and count as missed: {shown}"
+            f"{_alone(len(scores.refused))} of more words than {scores.model} reads, counted as missed: "
+            f"{'; '.join(map(repr, some))}{more}"
         )

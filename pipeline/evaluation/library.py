@@ -23,6 +23,7 @@ from encoders.errors import TextTooLong
 from pipeline.catalog import VideoRecord
 from pipeline.errors import InputError, OptionError, TruthError, UnknownVideo
 from pipeline.evaluation.baseline import LONGEST_SECONDS, PooledWindows, pool_video
+from pipeline.evaluation.certainty import Difference, interval, peaks_compared
 from pipeline.evaluation.chance import Chance, Place, chance_of
 from pipeline.evaluation.moments import Prediction, TruthMoment
 from pipeline.evaluation.scores import ANSWERS, RECALL_IOU, MomentScores, score_moments
@@ -66,10 +67,22 @@ class SettingScores:
     latency: Latency
     predictions: tuple[Prediction, ...] = ()
 
+    @property
+    def peak_interval(self) -> tuple[float, float]:
+        """Percent between which the rate of peaks inside lies, at 95 %; see :mod:`pipeline.evaluation.certainty`."""
+        return interval(sum(score.peak_inside for score in self.scores.per_query), self.scores.queries)
+
+    @property
+    def beside_baseline(self) -> Difference:
+        """The peaks inside, beside those of mean-pooled windows."""
+        return peaks_compared(self.scores, self.baseline)
+
     def to_dict(self) -> dict[str, Any]:
         chance = {f"R1@{level:g}": round(value, 2) for level, value in self.chance.r1.items()}
         return {
             **self.scores.to_dict(),
+            "peak_inside_95": [round(value, 2) for value in self.peak_interval],
+            "peak_inside_beside_baseline": self.beside_baseline.to_dict(),
             "chance": {**chance, "peak_inside": round(self.chance.peak_inside, 2)},
             "baseline": self.baseline.to_dict(),
             "latency": self.latency.to_dict(),

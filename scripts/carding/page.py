@@ -190,11 +190,24 @@ def _moments(v: Values, beside: str) -> str:
                 rows.append([s["name"], way["queries"], name, *(number(scores.get(f)) for f in figures)])
         parts.append(table(["set", "queries", f"{title}, %", *figures.values()], rows))
     for s in v["sets"]:
-        way = s["in_video"]
-        chance = way["chance"]["peak_inside"]
-        times = f"{way['peak_inside'] / chance:.1f} times chance" if chance else "chance is 0"
-        parts.append(f"{s['name']}: peak inside {way['peak_inside']:.1f} %, {times}.\n")
+        for title, key in (("of its own video", "in_video"), ("of all", "in_library")):
+            parts.append(f"{s['name']}, asked {title}: {_peaks(s[key])}.\n")
     return "\n".join(parts)
+
+
+def _peaks(way: Values) -> str:
+    """What so many queries can tell of peaks inside."""
+    if "peak_inside_95" not in way:
+        raise InputError("moments.json is of an earlier version, without intervals: measure the part moments again")
+    low, high = way["peak_inside_95"]
+    chance = way["chance"]["peak_inside"]
+    times = f"{way['peak_inside'] / chance:.1f} times chance" if chance else "chance is 0"
+    beside = way["peak_inside_beside_baseline"]
+    return (
+        f"peak inside {way['peak_inside']:.1f} % ({low:.1f} to {high:.1f} at 95 %), {times}; {beside['alone']} queries "
+        f"are right here alone, {beside['other_alone']} with mean-pooled windows alone, which luck would split as "
+        f"unevenly in {100 * beside['luck']:.0f} % of trials"
+    )
 
 
 def _videos(v: Values, beside: str) -> str:

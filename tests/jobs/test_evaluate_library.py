@@ -8,7 +8,8 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 from xml.etree import ElementTree
 
 import click
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 from encoders.errors import UnknownModel
+from jobs.cli import evaluate_tables
 from jobs.cli.main import cli
 from jobs.comparing import Spec, layered, parse_specs, settings_of, sources_of
 from jobs.errors import SettingsError, UsageError
@@ -25,6 +27,9 @@ from pipeline.evaluation.moments import TruthMoment
 from pipeline.evaluation.sweep import sweep_tape
 from pipeline.library import Library
 from tests.pipeline.evaluation import colours
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.library import LibraryScores
 
 FEW = "few=ingest.digest.vectors.frames_per_vector=64,ingest.segments.detector=none"
 
@@ -90,6 +95,8 @@ def test_a_library_is_judged(store: Path, truth: Path, tmp_path: Path, capsys: p
     assert "R1@0.3" not in shown
     assert "4 queries, 2 videos" in shown
     assert "mean-pooled" in shown
+    # 4 of 4, and as many by mean-pooled windows
+    assert "peak inside: 51.0 to 100.0 at 95 %; right by one alone: library 0, mean-pooled 0 (no difference)" in shown
 
 
 def test_runs_side_by_side(
@@ -140,6 +147,17 @@ def test_runs_side_by_side(
     assert "read out of token sets" in shown
     assert "one: ingest.digest.tokens.budget=1" in shown
     assert "R1@0.3, by chance" in shown
+    assert "peak inside, queries won and lost to colours" in shown
+    assert "+0 -0" in shown
+
+
+def test_a_long_query_that_is_refused_is_shortened(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = cast("LibraryScores", SimpleNamespace(model="tiny", refused=("dog " * 60, "cat", "cow", "hen")))
+    evaluate_tables._refused(scores)
+    shown = capsys.readouterr().out
+    assert shown.startswith("4 queries of more words than tiny reads, counted as missed: 'dog dog")
+    assert shown.endswith("...'; 'cat'; 'cow'; ...\n")
+    assert len(shown) < 200
 
 
 def test_the_dial(

@@ -105,7 +105,11 @@ def test_moments_of_films(tmp_path: Path) -> None:
     assert all(answer["peak_inside"] and answer["iou"] > 0.5 for answer in answers)
     rows = pages.BLOCKS["moments"][1](value, "card")
     assert "| mean-pooled windows |" in rows
-    assert "times chance" in rows
+    for asked in ("of its own video", "of all"):  # how far two queries can be trusted, both ways
+        assert f"clips, asked {asked}: peak inside 100.0 % (34.2 to 100.0 at 95 %), 2.0 times chance; 0 queries" in rows
+    del clips["in_library"]["peak_inside_95"]
+    with pytest.raises(InputError, match="measure the part moments again"):
+        pages.BLOCKS["moments"][1](value, "card")
     assert "| a.mp4 | 2 | 100.0 |" in pages.BLOCKS["videos"][1](value, "card")
 
 

@@ -13,8 +13,10 @@ import pytest
 
 from encoders.errors import TextTooLong
 from pipeline.errors import InputError, OptionError, TruthError, UnknownVideo
+from pipeline.evaluation.certainty import Difference
 from pipeline.evaluation.library import Latency, evaluate_library, match_videos
 from pipeline.evaluation.moments import TruthMoment
+from pipeline.evaluation.scores import score_moments
 from pipeline.library import Library
 from pipeline.media import Span
 from tests.pipeline.test_library import Colours, add_vectors, filled
@@ -64,14 +66,27 @@ def test_right_answers_give_a_hundred(library: Library) -> None:
 
 def test_an_answer_in_another_video_is_wrong(library: Library) -> None:
     truth = [moment("green", "a.mp4", (10, 20))]
-    with library.writing("test") as catalog:  # better green than any, elsewhere
-        add_vectors(catalog, "/v/c.mp4", np.repeat(np.eye(8)[[1, 1, 1, 1]], 2, axis=0), tag="c")
-        library.catalog.remove_video(library.video("b.mp4").id)
+    with library.writing("test") as catalog:  # green in a.mp4, only nearly
+        library.catalog.remove_video(library.video("a.mp4").id)
+        nearly = np.eye(8)[[0, 1, 2, 0]]
+        nearly[1, 3] = 0.5
+        add_vectors(catalog, "/v/a.mp4", np.repeat(nearly, 2, axis=0), tag="a")
     scores = evaluate_library(library, truth, limit=1)
     assert scores.in_video.scores.r1[0.7] == 100
-    if scores.in_library.predictions[0].video == "c.mp4":
-        assert (scores.in_library.scores.r1[0.3], scores.in_library.scores.peak_inside) == (0, 0)
+    assert [answer.video for answer in scores.in_library.predictions] == ["b.mp4"]
+    assert (scores.in_library.scores.r1[0.3], scores.in_library.scores.peak_inside) == (0, 0)
     assert evaluate_library(library, truth, limit=5).in_library.scores.r5[0.7] == 100
+
+
+def test_what_so_few_queries_can_tell_is_said(library: Library) -> None:
+    way = evaluate_library(library, TRUTH).in_library
+    assert way.peak_interval == pytest.approx((43.85, 100), abs=0.01)
+    windows = [p for p in way.predictions if p.query_id != TRUTH[0].query_id]  # as if blue were not found by them
+    plain = replace(way, baseline=score_moments(TRUTH, windows))
+    assert plain.beside_baseline == Difference(1, 0)
+    told = plain.to_dict()
+    assert told["peak_inside_95"] == [43.85, 100.0]
+    assert told["peak_inside_beside_baseline"] == {"alone": 1, "other_alone": 0, "luck": 1.0}
 
 
 def test_two_videos_of_one_name_are_told_apart(library: Library) -> None:
