@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from encoders.base import LoadOptions, ProgressCallback
 from encoders.errors import EncoderOptionError, UnknownModel
+from encoders.keyframes import KeyFrame, cover
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +35,10 @@ __all__ = [
     "Captioner",
     "CaptionerInfo",
     "CaptionerOptions",
+    "KeyFrame",
     "Wording",
     "caption_pictures",
+    "cover",
     "load_captioner",
     "tidy",
 ]
@@ -72,7 +75,9 @@ class CaptionerInfo:
 
     ``name`` loads it again. ``fingerprint`` is a short hash of all that decides its words. ``reads`` is the fingerprint
     of the encoder whose patch tokens it takes, so that token sets kept in a library with that encoder fit; empty where
-    its tokens are its own and have to be made by :meth:`Captioner.tokens`. ``token_width`` is d.
+    its tokens are its own and have to be made by :meth:`Captioner.tokens`. ``token_width`` is d. ``key_frames`` is how
+    many pictures of a segment it wants to see at most; 0: it reads token sets, and no pictures. One that wants pictures
+    reads no token sets.
     """
 
     name: str
@@ -84,6 +89,7 @@ class CaptionerInfo:
     image_height: int
     image_width: int
     device: str
+    key_frames: int = 0
 
 
 @runtime_checkable
@@ -103,16 +109,24 @@ class Captioner(Protocol):
         ...
 
     def caption(
-        self, token_sets: Sequence[TokenSet], *, spans: Sequence[tuple[float, float] | None] | None = None
+        self,
+        token_sets: Sequence[TokenSet | None],
+        *,
+        spans: Sequence[tuple[float, float] | None] | None = None,
+        key_frames: Sequence[Sequence[KeyFrame]] | None = None,
     ) -> list[Caption]:
-        """A caption for each token set.
+        """A caption for each segment, given by its token set or its key frames, as ``info.key_frames`` says.
 
         Args:
-            spans: start and end in seconds of each set's segment, to which the times of its tokens are relative;
-                ``None`` for a set: it is a still picture, and its caption has the span of its tokens.
+            token_sets: one for each segment; ``None`` for all where the captioner wants key frames.
+            spans: start and end in seconds of each segment, to which the times of its tokens are relative; ``None`` for
+                one: it is a still picture, and its caption has the span of its tokens.
+            key_frames: pictures of each segment, in order of time, the most covering ones (:func:`cover`); a captioner
+                that wants none leaves them alone.
 
         Raises:
-            EncoderInputError: sets of another width than it reads or that are not finite, spans that do not fit.
+            EncoderInputError: sets of another width than it reads or that are not finite, spans or key frames that do
+                not fit, or none of what it reads.
             EncoderError, EncoderClosed.
         """
         ...

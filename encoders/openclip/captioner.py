@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from csat_fusion.tokens import TokenSet
-from encoders.captioning import Caption, CaptionerInfo, CaptionerOptions, Wording, tidy
+from encoders.captioning import Caption, CaptionerInfo, CaptionerOptions, KeyFrame, Wording, tidy
 from encoders.errors import CaptionerUnavailable, EncoderClosed, EncoderInputError, TokensUnavailable, UnknownModel
 from encoders.openclip import times
 from encoders.openclip.decoder import CocaDecoder
@@ -72,22 +72,30 @@ class CocaCaptioner:
         return self._encoder.decoder_tokens(frames)
 
     def caption(
-        self, token_sets: Sequence[TokenSet], *, spans: Sequence[tuple[float, float] | None] | None = None
+        self,
+        token_sets: Sequence[TokenSet | None],
+        *,
+        spans: Sequence[tuple[float, float] | None] | None = None,
+        key_frames: Sequence[Sequence[KeyFrame]] | None = None,
     ) -> list[Caption]:
         decoder = self._open()
         info = self._info
+        sets: list[TokenSet] = []
         for i, one in enumerate(token_sets):
+            if one is None:
+                raise EncoderInputError(f"there is no token set {i}; {info.name} reads nothing else")
+            sets.append(one)
             if one.width != info.token_width:
                 raise EncoderInputError(
                     f"token set {i} has tokens of width {one.width}, {info.name} reads {info.token_width}"
                 )
             if not bool(torch.isfinite(one.tokens).all()):
                 raise EncoderInputError(f"token set {i} holds a token that is not finite")
-        if spans is not None and len(spans) != len(token_sets):
-            raise EncoderInputError(f"there are {len(token_sets)} token sets and {len(spans)} spans")
+        if spans is not None and len(spans) != len(sets):
+            raise EncoderInputError(f"there are {len(sets)} token sets and {len(spans)} spans")
         captions = []
-        for start in range(0, len(token_sets), _BATCH):
-            part = [one.to(dtype=torch.float32) for one in token_sets[start : start + _BATCH]]
+        for start in range(0, len(sets), _BATCH):
+            part = [one.to(dtype=torch.float32) for one in sets[start : start + _BATCH]]
             within = [None for _ in part] if spans is None else spans[start : start + _BATCH]
             written = write(decoder, padded(part, within), self._marks, self._wording)
             for one, span, sentence in zip(part, within, written, strict=True):
