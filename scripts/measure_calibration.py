@@ -105,16 +105,25 @@ def measure(library: Library, truth: Sequence[TruthMoment]) -> dict[str, Any]:
         for video in {record.id for record in records.values()}:
             mine = np.array([records[moment.video].id == video for moment in truth])
             absent[mine] = rated(name, queries[mine], bank, rows[owner != video])
+        kinds = {
+            "present_absent": (present, absent),
+            "right_absent": (present[right], absent),
+            "right_wrong": (present[right], present[~right]),
+        }
         found[name] = {
-            "separation_present_absent": separation(present, absent),
-            "separation_right_absent": separation(present[right], absent),
-            "separation_right_wrong": separation(present[right], present[~right]),
+            **{f"separation_{kind}": separation(high, low) for kind, (high, low) in kinds.items()},
+            **{f"separation_{kind}_95": separation_interval(high, low) for kind, (high, low) in kinds.items()},
             "confident": {
                 str(level): {
                     "right": share(present[right] >= level),
                     "present": share(present >= level),
                     "absent": share(absent >= level),
                     "right_of_confident": share(right[present >= level]),
+                    "counts": {
+                        "right": int((present[right] >= level).sum()),
+                        "present": int((present >= level).sum()),
+                        "absent": int((absent >= level).sum()),
+                    },
                 }
                 for level in LEVELS
             },
@@ -128,6 +137,7 @@ def measure(library: Library, truth: Sequence[TruthMoment]) -> dict[str, Any]:
         "vectors": len(rows),
         "queries": len(truth),
         "right": share(right),
+        "right_count": int(right.sum()),
         "readings": found,
     }
 
@@ -155,6 +165,20 @@ def separation(high: Floats, low: Floats) -> float | None:
     return float(np.mean((high[:, None] > low[None]) + 0.5 * (high[:, None] == low[None])))
 
 
+def separation_interval(high: Floats, low: Floats, draws: int = 2000) -> tuple[float, float] | None:
+    """Between what the separation lies at 95 %: the percentiles of so many bootstrap samples, of a fixed seed."""
+    if not len(high) or not len(low):
+        return None
+    chance = np.random.default_rng(0)
+    above = (high[:, None] > low[None]) + 0.5 * (high[:, None] == low[None])
+    found = [
+        above[np.ix_(chance.integers(len(high), size=len(high)), chance.integers(len(low), size=len(low)))].mean()
+        for _ in range(draws)
+    ]
+    first, last = np.percentile(found, [2.5, 97.5])
+    return float(first), float(last)
+
+
 def share(true: npt.NDArray[np.bool_]) -> float | None:
     """In percent; ``None`` of nothing."""
     return 100.0 * float(true.mean()) if len(true) else None
@@ -167,20 +191,28 @@ def table(figures: dict[str, Any]) -> str:
         return "-" if value is None else f"{value:.{digits}f}"
 
     ours = figures["readings"][OURS]["confident"]
+    queries, right = figures["queries"], figures["right_count"]
     lines = [
-        f"{figures['model']}: {figures['queries']} queries, {figures['videos']} videos, {figures['vectors']} vectors; "
-        f"the best answer is right for {cell(figures['right'])} %.",
+        f"{figures['model']}: {queries} queries, {figures['videos']} videos, {figures['vectors']} vectors; "
+        f"the best answer is right for {right} of them ({cell(figures['right'])} %).",
         "",
-        "| confident from | right answers | all, answer there | answer not there | right, of the confident |",
+        f"| confident from | right answers, of {right} | answer there, of {queries} | answer not there, of {queries} "
+        "| right, of the confident |",
         "|---|---|---|---|---|",
     ]
     for level, row in ours.items():
-        shares = (row["right"], row["present"], row["absent"], row["right_of_confident"])
-        lines.append(f"| {level} | {' | '.join(f'{cell(one)} %' if one is not None else '-' for one in shares)} |")
+        counts = row["counts"]
+        cells = [f"{counts[name]} ({cell(row[name])} %)" for name in ("right", "present", "absent")]
+        cells.append(f"{counts['right']} of {counts['present']} ({cell(row['right_of_confident'])} %)")
+        lines.append(f"| {level} | {' | '.join(cells)} |")
     lines += ["", "| reading of the score | there or not | right or not there | right or wrong |", "|---|---|---|---|"]
     for name, row in figures["readings"].items():
-        kinds = ("present_absent", "right_absent", "right_wrong")
-        lines.append(f"| {name} | {' | '.join(cell(row[f'separation_{kind}'], 2) for kind in kinds)} |")
+        cells = []
+        for kind in ("present_absent", "right_absent", "right_wrong"):
+            between = row[f"separation_{kind}_95"]
+            spread = "" if between is None else f" ({between[0]:.2f} to {between[1]:.2f})"
+            cells.append(f"{cell(row[f'separation_{kind}'], 2)}{spread}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -48,7 +48,7 @@ class Difference:
         """How likely, 0 to 1, a fair coin splits so many queries as unevenly; 1 where none differs."""
         differ = self.first_alone + self.second_alone
         fewer = min(self.first_alone, self.second_alone)
-        return min(1.0, 2 * sum(math.comb(differ, k) for k in range(fewer + 1)) / 2**differ)
+        return min(1.0, 2 * sum(math.comb(differ, k) for k in range(fewer + 1)) / (1 << differ))
 
     def to_dict(self) -> dict[str, Any]:
         return {"alone": self.first_alone, "other_alone": self.second_alone, "luck": round(self.luck, 4)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from measure_calibration import END, START, main, percentiles, put_between, separation, share
+from measure_calibration import END, START, main, percentiles, put_between, separation, separation_interval, share
 
 from tests.pipeline.hashed import directions, put, random_library, random_rows
 
@@ -16,6 +16,11 @@ def test_shares() -> None:
     np.testing.assert_array_equal(percentiles(np.array([0.0, 2.5, 9.0]), np.array([3.0, 1.0, 2.0, 4.0])), [0, 50, 100])
     assert separation(np.array([3.0, 2.0]), np.array([1.0, 2.0])) == 0.875
     assert separation(np.array([]), np.array([1.0])) is None
+    low, high = separation_interval(np.arange(5.0) + 1, np.arange(5.0)) or (0, 0)
+    assert low < separation(np.arange(5.0) + 1, np.arange(5.0)) < high <= 1  # type: ignore[operator]
+    wide = separation_interval(np.arange(50.0) + 10, np.arange(50.0)) or (0, 0)
+    assert wide[1] - wide[0] < high - low  # more of them tell more
+    assert separation_interval(np.array([]), np.array([1.0])) is None
     assert share(np.array([True, False])) == 50
     assert share(np.array([], dtype=bool)) is None
 
@@ -46,7 +51,7 @@ def test_answers_that_are_there_are_told_from_those_that_are_not(
     assert (
         main(["--store", str(tmp_path / "store"), "--truth", str(truth), "--out", str(out), "--page", str(page)]) == 0
     )
-    assert "| 90 | 100 % |" in page.read_text()
+    assert "| 90 | 8 (100 %) |" in page.read_text()
     figures = json.loads(out.read_text())
     assert (figures["queries"], figures["vectors"], figures["right"]) == (8, 280, 100)
     ours = figures["readings"]["percentile of Longreel"]
@@ -55,5 +60,7 @@ def test_answers_that_are_there_are_told_from_those_that_are_not(
     assert ours["confident"]["90"]["absent"] <= 50
     assert ours["separation_right_wrong"] is None
     printed = capsys.readouterr().out
-    assert "| 90 | 100 % | 100 % |" in printed
-    assert "| percentile of Longreel | 1.00 | 1.00 | - |" in printed
+    assert "| confident from | right answers, of 8 | answer there, of 8 | answer not there, of 8 |" in printed
+    assert "| 90 | 8 (100 %) | 8 (100 %) |" in printed
+    assert "| 8 of 8 (100 %) |" in printed  # how many, as a percentage of few says little
+    assert "| percentile of Longreel | 1.00 (1.00 to 1.00) | 1.00 (1.00 to 1.00) | - |" in printed
