@@ -29,6 +29,7 @@ __all__ = [
     "NotAVideo",
     "NothingToDo",
     "OptionError",
+    "OutputError",
     "PackError",
     "PredictionError",
     "QueryError",
@@ -57,6 +58,10 @@ class OptionError(LongreelError, ValueError):
 
 class InputError(LongreelError, ValueError):
     """An argument that a person gave and that cannot be used."""
+
+
+class OutputError(LongreelError):
+    """A file that was to be written cannot be; the message names it and why."""
 
 
 class NothingToDo(InputError):

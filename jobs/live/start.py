@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.caption_files import OpenCue, open_writer
-from pipeline.sources.live import kind_of, shown
-
 from jobs.errors import Interrupted, UsageError
 from jobs.live.run import LiveEngine, LiveReporter, RunningStream, StreamResult, together
 from jobs.runner import open_or_create_store
 from jobs.settings import RunSettings
+from pipeline.caption_files import CaptionWriter, open_writer
 from pipeline.catalog import Catalog
 from pipeline.live.loop import StreamTask, open_session, recipe_of, stream_name
+from pipeline.sources.live import kind_of, shown
 from pipeline.store import Store
 
 __all__ = ["StreamRequest", "StreamSpec", "run_streams"]
@@ -120,7 +119,7 @@ async def _run(
     request: StreamRequest,
     store: Store,
     catalog: Catalog,
-    files: Sequence[Sequence[OpenCue]],
+    files: Sequence[Sequence[CaptionWriter]],
     resources: dict[str, float],
     reporter: LiveReporter,
 ) -> list[StreamResult]:
@@ -178,7 +177,7 @@ def _file_name(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _files(request: StreamRequest, spec: StreamSpec) -> Iterator[list[OpenCue]]:
+def _files(request: StreamRequest, spec: StreamSpec) -> Iterator[list[CaptionWriter]]:
     """The stream's caption files, opened now: an unwritable one is told before anything starts.
 
     Raises:
@@ -188,7 +187,7 @@ def _files(request: StreamRequest, spec: StreamSpec) -> Iterator[list[OpenCue]]:
         opened = []
         for output in request.outputs:
             path = output.replace("{name}", _file_name(spec.shown_name))
-            opened.append(stack.enter_context(contextlib.closing(OpenCue(open_writer(path, live=True)))))
+            opened.append(stack.enter_context(open_writer(path, live=True)))
         yield opened
 
 

@@ -19,7 +19,7 @@ from pipeline.live.types import Connection, LiveBlock, LiveCaption, LiveState, L
 from pipeline.media import Span
 
 if TYPE_CHECKING:
-    from pipeline.caption_files import OpenCue
+    from pipeline.caption_files import CaptionWriter
     from pipeline.catalog import Catalog
     from pipeline.live.loop import StreamTask
 
@@ -82,7 +82,7 @@ class StreamSession:
         recipe_key: str,
         *,
         connections: Sequence[Connection] = (),
-        files: Sequence[OpenCue] = (),
+        files: Sequence[CaptionWriter] = (),
         retention: RetentionOptions | None = None,
         recordings: Path | None = None,
         index: bool = True,
@@ -208,7 +208,7 @@ class StreamSession:
             if caption.extends:
                 file.extend(caption.span.end_seconds)
             else:
-                file.add(
+                file.write(
                     Cue(
                         caption.span.start_seconds,
                         caption.span.end_seconds,

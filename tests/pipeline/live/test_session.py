@@ -39,7 +39,7 @@ class Told:
         self.said: list[tuple[float, float, str]] = []
         self.closed = False
 
-    def add(self, cue: object) -> None:
+    def write(self, cue: object) -> None:
         self.said.append((cue.start_seconds, cue.end_seconds, cue.text))  # type: ignore[attr-defined]
 
     def extend(self, end_seconds: float) -> None:

@@ -1,0 +1,265 @@
+"""One writer for each form of caption file, and their table."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.caption_files.cues import Cue
+from pipeline.errors import OptionError, OutputError
+
+__all__ = [
+    "FORMATS",
+    "CaptionWriter",
+    "JsonlWriter",
+    "SrtWriter",
+    "TextWriter",
+    "VttWriter",
+    "format_of",
+    "open_writer",
+    "vtt_cue",
+    "write_cues",
+]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+_BREAKS = re.compile(r"[ \t]*(?:\r\n|\r|\n)[\s]*")
+
+
+class CaptionWriter(ABC):
+    """Writes cues, in order of their starts, to a file of bytes (UTF-8); what was written is flushed with each cue.
+
+    The last cue may be made longer afterwards, for a scene that goes on. A context manager.
+
+    Args:
+        out: where to; closed with the writer where ``own``.
+        where: what to call it in messages.
+    """
+
+    def __init__(self, out: BinaryIO, *, where: str = "the output", own: bool = False) -> None:
+        self._out, self._where, self._own = out, where, own
+        self._last: Cue | None = None
+        self._at: int | None = None  # where the last cue begins; None where nothing can be written over
+        self._closed = False
+        self._put(self._head())
+
+    def write(self, cue: Cue) -> None:
+        """The next cue.
+
+        Raises:
+            OutputError: it begins before the one before it, or the file cannot be written (any more).
+        """
+        self._must_be_open()
+        last = self._last
+        if last is not None and cue.start_milliseconds < last.start_milliseconds:
+            raise OutputError(
+                f"{self._where}: a cue from {cue.start_seconds:.3f} s comes after one from {last.start_seconds:.3f} s; "
+                "they must come in order"
+            )
+        self._at = self._out.tell() if self._out.seekable() else None
+        self._last = cue
+        self._put(self._form(cue))
+
+    def extend(self, end_seconds: float) -> None:
+        """The scene of the last cue goes on until then; an earlier end changes nothing, nor without any cue.
+
+        The cue is written over, the new form first, so that whoever reads the file always finds it whole. Where nothing
+        can be written over (a pipe), a cue with the same words follows it.
+
+        Raises:
+            OutputError: the file cannot be written (any more).
+        """
+        self._must_be_open()
+        last = self._last
+        if last is None or end_seconds <= last.end_seconds:
+            return
+        if self._at is None:
+            moved = None if last.utc is None else last.utc + timedelta(seconds=last.end_seconds - last.start_seconds)
+            self.write(replace(last, start_seconds=last.end_seconds, end_seconds=end_seconds, utc=moved))
+            return
+        self._last = replace(last, end_seconds=end_seconds)
+        with self._told():
+            self._out.seek(self._at)
+        self._put(self._form(self._last, again=True))
+        with self._told():
+            self._out.truncate()
+
+    def close(self) -> None:
+        """Finish the file. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._own:
+            with self._told():
+                self._out.close()
+
+    def __enter__(self) -> CaptionWriter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _must_be_open(self) -> None:
+        if self._closed:
+            raise OutputError(f"{self._where}: is closed; nothing can be written any more")
+
+    def _put(self, text: str) -> None:
+        with self._told():
+            self._out.write(text.encode("utf-8"))
+            self._out.flush()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Within it, what the system refuses is an error that names the file."""
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"{self._where}: cannot be written ({error.strerror or error})") from error
+
+    def _head(self) -> str:
+        return ""
+
+    @abstractmethod
+    def _form(self, cue: Cue, again: bool = False) -> str:
+        """A cue as text, with all that separates it from the next. ``again``: in place of its form before."""
+
+
+class VttWriter(CaptionWriter):
+    """WebVTT (W3C, "WebVTT: The Web Video Text Tracks Format"). A cue's UTC and model go into a NOTE before it."""
+
+    def _head(self) -> str:
+        return "WEBVTT\n\n"
+
+    def _form(self, cue: Cue, again: bool = False) -> str:
+        return vtt_cue(cue)
+
+
+class SrtWriter(CaptionWriter):
+    """SubRip: numbered cues."""
+
+    _number = 0
+
+    def _form(self, cue: Cue, again: bool = False) -> str:
+        self._number += not again
+        times = f"{clock(cue.start_milliseconds, ',')} --> {clock(cue.end_milliseconds, ',')}"
+        return f"{self._number}\n{times}\n{_lines(cue.text).replace('-->', '->') or '-'}\n\n"
+
+
+class JsonlWriter(CaptionWriter):
+    """One JSON object a line: times in seconds, UTC (ISO 8601 or null), stream, model, confidence, text as it is."""
+
+    def _form(self, cue: Cue, again: bool = False) -> str:
+        value = {
+            "start_seconds": cue.start_seconds,
+            "end_seconds": cue.end_seconds,
+            "utc": None if cue.utc is None else cue.utc.isoformat(),
+            "stream": cue.stream,
+            "model": cue.model,
+            "confidence": cue.confidence,
+            "text": cue.text,
+        }
+        return json.dumps(value, ensure_ascii=True) + "\n"
+
+
+class TextWriter(CaptionWriter):
+    """One line a cue: the wall clock (else the media time) and the words."""
+
+    def _form(self, cue: Cue, again: bool = False) -> str:
+        when = clock(cue.start_milliseconds, ".") if cue.utc is None else cue.utc.isoformat(timespec="seconds")
+        return f"{when}  {_lines(cue.text).replace(chr(10), ' ')}\n"
+
+
+# How a form is called on the command line -> its writer; a file's ending names the form as well.
+FORMATS: dict[str, type[CaptionWriter]] = {
+    "vtt": VttWriter,
+    "srt": SrtWriter,
+    "jsonl": JsonlWriter,
+    "txt": TextWriter,
+}
+_SEGMENTED = "m3u8"
+
+
+def vtt_cue(cue: Cue) -> str:
+    """A cue as WebVTT has it, its note before it and an empty line behind it."""
+    note = ""
+    known = [("utc", None if cue.utc is None else cue.utc.isoformat(timespec="milliseconds")), ("model", cue.model)]
+    said = ", ".join(f"{name} {_lines(value)}" for name, value in known if value)
+    if said:
+        note = f"NOTE {said.replace('-->', '->')}\n\n"
+    times = f"{clock(cue.start_milliseconds, '.')} --> {clock(cue.end_milliseconds, '.')}"
+    text = _lines(cue.text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return f"{note}{times}\n{text or '-'}\n\n"
+
+
+def clock(milliseconds: int, point: str) -> str:
+    """``HH:MM:SS.mmm``; hours have as many digits as they need, two at least."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{point}{rest:03d}"
+
+
+def format_of(path: str) -> str:
+    """The form of a file by its ending.
+
+    Raises:
+        OptionError: an ending of no known form.
+    """
+    ending = Path(path).suffix.lower().removeprefix(".")
+    if ending not in FORMATS and ending != _SEGMENTED:
+        allowed = ", ".join(f".{name}" for name in (*FORMATS, _SEGMENTED))
+        raise OptionError(f"{path}: its ending says no form of captions; allowed: {allowed}")
+    return ending
+
+
+def open_writer(path: str | os.PathLike[str], *, live: bool = False) -> CaptionWriter:
+    """A writer for a new file, of the form that its ending says; folders are made.
+
+    Args:
+        live: the file is followed while it grows; segmented WebVTT then keeps its last segments only.
+
+    Raises:
+        OptionError: an ending of no known form.
+        OutputError: the file cannot be written.
+    """
+    name = os.fspath(path)
+    form = format_of(name)
+    try:
+        Path(name).absolute().parent.mkdir(parents=True, exist_ok=True)
+        if form == _SEGMENTED:
+            from pipeline.caption_files.hls import HlsVttWriter
+
+            return HlsVttWriter(Path(name), live=live)
+        out = open(name, "wb")  # noqa: SIM115 (the writer closes it)
+    except OSError as error:
+        raise OutputError(f"{name}: cannot be written ({error.strerror or error})") from error
+    return FORMATS[form](out, where=name, own=True)
+
+
+def write_cues(cues: Iterable[Cue], form: str) -> str:
+    """All cues in one of ``FORMATS``.
+
+    Raises:
+        OptionError: no such form.
+        OutputError: cues out of order.
+    """
+    if form not in FORMATS:
+        raise OptionError(f"format {form!r}; allowed: {', '.join(FORMATS)}")
+    whole = io.BytesIO()
+    with FORMATS[form](whole) as writer:
+        for cue in cues:
+            writer.write(cue)
+    return whole.getvalue().decode("utf-8")
+
+
+def _lines(text: str) -> str:
+    """Text as a cue's lines: no control characters, and none empty, which would end the cue."""
+    return _BREAKS.sub("\n", _CONTROL.sub("", text)).strip()
