@@ -53,6 +53,17 @@ def media() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def live_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten seconds of H.264 with sound for ``tests/sources/live/servers.py`` to serve: numbers over a real clip."""
+    from tests.sources.live.servers import make_clip
+
+    named = os.environ.get("LONGREEL_MEDIA")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "media"
+    real = folder / "clips" / "sam2_01_dog.mp4"
+    return make_clip(tmp_path_factory.mktemp("live") / "clip.mp4", real if real.is_file() else None)
+
+
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     if not require_all() or report.outcome != "skipped" or hasattr(report, "wasxfail"):
         return

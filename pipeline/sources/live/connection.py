@@ -66,8 +66,11 @@ class LiveConnection:
         self._unrecorded: list[Packet[Any]] | None = []
         self._container: InputContainer | None = None
         self._feed: Feed | None = None
+        self._demuxer: Iterator[Packet[Any]] | None = None
+        self._broken: SourceError | None = None  # what comes after the pending packets
         self._last_pts, self._last_length = 0, 40_000
         self._shape: _Shape | None = None
+        self._marred: list[VideoFrame] = []  # pictures of damaged packets
         self._deadline: float | None = None
         try:
             self._opened()
@@ -84,6 +87,7 @@ class LiveConnection:
         opening = self.kind.open(self.url, options, self._interrupt)
         self._feed = opening.feed
         failed: SourceError | None = None
+        began = time.monotonic()
         try:
             self._container = av.open(
                 opening.feed if opening.feed is not None else opening.address,
@@ -94,7 +98,7 @@ class LiveConnection:
                 timeout=(options.open_seconds, self._read_seconds),
             )
         except av.error.FFmpegError as error:
-            failed = opening_error(error, self.url, options.open_seconds)
+            failed = opening_error(error, self.url, options.open_seconds, time.monotonic() - began)
         except SourceError as error:
             failed = error
         if failed is not None:
@@ -231,7 +235,8 @@ class LiveConnection:
         if 0 < length <= 10_000_000:
             self._last_length = length
         self._last_pts = pts
-        corrupt = bool(picture.is_corrupt)
+        corrupt = bool(picture.is_corrupt) or any(marred is picture for marred in self._marred)
+        self._marred = [marred for marred in self._marred if marred is not picture]
         if corrupt:
             self.damage.corrupt_frames += 1
         return PendingFrame(
@@ -293,6 +298,11 @@ class LiveConnection:
                 except av.error.FFmpegError as error:
                     self.damage.decode_errors += 1
                     self.damage.note(f"decoding error: {error.strerror or type(error).__name__}")
+                if packet.is_corrupt:
+                    # The decoder conceals it, and says so only sometimes.
+                    self.damage.note("packets came damaged, or some before them were lost")
+                    self._marred.extend(pictures)
+                    self.damage.decode_errors += not pictures
             if packet.size:  # PyAV's own flushing packets are empty
                 if self._recorder is not None:
                     self._recorder(packet)
@@ -320,6 +330,8 @@ class LiveConnection:
             if self._pending:
                 yield self._pending.popleft()
                 continue
+            if self._broken is not None:
+                raise self._broken
             packet = self._next_packet()
             if packet is None:
                 return
@@ -358,8 +370,6 @@ class LiveConnection:
             if failed is not None:
                 raise self._feed.error if self._feed is not None and self._feed.error is not None else failed
 
-    _demuxer: Iterator[Packet[Any]] | None = None
-
     def _backlog(self) -> float:
         """Seconds of video that had come already when the first picture was decoded: by so much it is old.
 
@@ -370,7 +380,11 @@ class LiveConnection:
         size = 0
         while len(self._pending) < _BACKLOG_PACKETS and size < _BACKLOG_BYTES:
             before = time.monotonic()
-            packet = self._next_packet()
+            try:
+                packet = self._next_packet()
+            except SourceError as error:
+                self._broken = error  # after what is pending
+                break
             if packet is None:
                 break
             self._pending.append(packet)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["opening_error", "reading_error"]
 
 
-def opening_error(error: FFmpegError, url: str, open_seconds: float) -> SourceError:
-    """What went wrong while a stream was opened."""
+def opening_error(error: FFmpegError, url: str, open_seconds: float, took_seconds: float) -> SourceError:
+    """What went wrong while a stream was opened, which took so long to fail."""
     from av import error as av_error
 
     name, words = shown(url), redact_text(error.strerror or type(error).__name__, url)
@@ -49,6 +49,9 @@ def opening_error(error: FFmpegError, url: str, open_seconds: float) -> SourceEr
         ((av_error.DecoderNotFoundError, av_error.DemuxerNotFoundError), StreamCodec, words),
         ((av_error.PatchWelcomeError, av_error.NotImplementedError), StreamCodec, words),
     )
+    if took_seconds >= open_seconds and isinstance(error, (av_error.InvalidDataError, av_error.OSError)):
+        # What was interrupted sometimes takes its half answer for a bad one.
+        return StreamTimeout(f"{name}: no answer within {open_seconds:g} s")
     for found, ours, text in kinds:
         if isinstance(error, found):
             return ours(f"{name}: {text}")

@@ -32,7 +32,20 @@ import pytest
 from pipeline.sources import open_source
 from tests.drawing import numbered_picture, read_number
 
-__all__ = ["SERVERS", "Server", "free_port", "make_clip", "need_rtsp_server", "number_of", "serve"]
+__all__ = [
+    "SERVERS",
+    "ByteServer",
+    "HlsServer",
+    "Server",
+    "free_port",
+    "make_clip",
+    "need_rtsp_server",
+    "number_of",
+    "rtsp",
+    "serve",
+    "srt",
+    "transport_stream",
+]
 
 RATE = 25
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -313,12 +326,120 @@ class HlsServer(Server):
         self._http = ThreadingHTTPServer(("127.0.0.1", self._port), partial(Handler, directory=str(self._folder)))
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
 
+    def finish(self) -> None:
+        """The event is over: ffmpeg ends by itself, and closes the playlist."""
+        os.kill(self.pid, signal.SIGTERM)
+
     def kill(self) -> None:
         if self._http is not None:
             self._http.shutdown()
             self._http.server_close()
             self._http = None
         super().kill()
+
+
+class StdinServer(Server):
+    """ffmpeg writes into this process's standard input."""
+
+    def __init__(self, clip: Path, folder: Path) -> None:
+        super().__init__("-", ffmpeg(clip, "-f", "mpegts", "-flush_packets", "1", "pipe:1"), lambda s: None, folder)
+        self._stdin = os.dup(0)
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        os.dup2(self._process.stdout.fileno(), 0)
+        self._process.stdout.close()
+
+    def kill(self) -> None:
+        super().kill()
+        os.dup2(self._stdin, 0)
+
+
+class NoServer(Server):
+    """A source that needs none."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def start(self) -> None: ...
+    def freeze(self) -> None: ...
+    def thaw(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+def device(clip: Path, folder: Path) -> Server:
+    """FFmpeg's virtual device: the clip over and over."""
+    return NoServer(f"device:lavfi:movie={clip}:loop=0,setpts=N/({RATE}*TB)")
+
+
+def file(clip: Path, folder: Path) -> Server:
+    """The clip itself, to be played with ``realtime``."""
+    return NoServer(str(clip))
+
+
+class ByteServer:
+    """A TCP server that says exactly what a test wants, one answer for each connection in turn, the last one for ever.
+
+    An answer is a list of bytes to send and of seconds to wait. After the last one the connection is closed, unless
+    that is ``None``: then it stays open and silent.
+
+    Args:
+        http: each answer begins with the head of an HTTP answer of no stated length.
+    """
+
+    def __init__(self, *answers: list[bytes | float | None], http: bool = True, scheme: str = "http") -> None:
+        self._answers = list(answers)
+        self._http, self._scheme = http, scheme
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self._stop = threading.Event()
+        self.connections = 0
+
+    @property
+    def url(self) -> str:
+        return f"{self._scheme}://127.0.0.1:{self._socket.getsockname()[1]}/live.ts"
+
+    def __enter__(self) -> ByteServer:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._socket.close()
+        for one in self._open:
+            one.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._socket.accept()
+            except OSError:
+                return
+            answer = self._answers[min(self.connections, len(self._answers) - 1)]
+            self.connections += 1
+            self._open.append(client)
+            threading.Thread(target=self._answer, args=(client, answer), daemon=True).start()
+
+    def _answer(self, client: socket.socket, answer: list[bytes | float | None]) -> None:
+        with contextlib.suppress(OSError):
+            if self._http:
+                client.recv(65536)
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n")
+            for piece in answer:
+                if piece is None:
+                    self._stop.wait(60)
+                elif isinstance(piece, bytes):
+                    client.sendall(piece)
+                else:
+                    self._stop.wait(piece)
+            client.close()
+
+
+def transport_stream(clip: Path, *options: str) -> bytes:
+    """The clip as MPEG-TS, with options of ffmpeg, such as ``-output_ts_offset``."""
+    command = ffmpeg(clip, *options, "-f", "mpegts", "pipe:1", before=())
+    return subprocess.run(command, check=True, capture_output=True).stdout
 
 
 SERVERS: dict[str, Callable[[Path, Path], Server]] = {
@@ -331,6 +452,9 @@ SERVERS: dict[str, Callable[[Path, Path], Server]] = {
     "srt": srt,
     "growing": growing,
     "pipe": pipe,
+    "stdin": StdinServer,
+    "device": device,
+    "file": file,
 }
 
 
