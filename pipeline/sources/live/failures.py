@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -55,7 +56,10 @@ def opening_error(error: FFmpegError, url: str, open_seconds: float, took_second
     for found, ours, text in kinds:
         if isinstance(error, found):
             return ours(f"{name}: {text}")
-    return _unresolved(url) or StreamRefused(f"{name}: cannot be opened: {words}")
+    unresolved = _unresolved(url)
+    if unresolved is None and error.errno == errno.EIO:
+        return StreamEnded(f"{name}: broke off before its first picture")
+    return unresolved or StreamRefused(f"{name}: cannot be opened: {words}")
 
 
 def reading_error(error: FFmpegError, url: str, read_seconds: float) -> SourceError:

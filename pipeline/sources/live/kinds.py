@@ -54,6 +54,7 @@ class Kind:
 
 # Little is looked at before the first picture: a second, or so many bytes.
 _QUICK = {"analyzeduration": "1000000", "probesize": "1000000"}
+_DEVICES = ("v4l2", "lavfi")  # FFmpeg's names of what a device may be
 _NO_FILES = {"protocol_whitelist": "http,https,tcp,tls,crypto,data,hls,httpproxy"}
 # What a playlist names is played whatever the names end in: only servers can be asked anyway.
 _HLS = {"extension_picky": "0", "allowed_extensions": "ALL", "allowed_segment_extensions": "ALL"}
@@ -93,13 +94,10 @@ def _srt(url: str, options: LiveOptions, interrupt: Interrupt) -> Opening:
 
 
 def _device(url: str, options: LiveOptions, interrupt: Interrupt) -> Opening:
-    _, _, rest = url.partition(":")
-    name, _, where = rest.partition(":")
-    if name not in _DEVICES or not where:
-        raise UnknownScheme(f"{url}: allowed devices: {', '.join(f'device:{d}:...' for d in _DEVICES)}")
+    name, _, where = url.partition(":")[2].partition(":")
     if name == "v4l2" and not os.path.exists(where):
         raise StreamNotFound(f"{url}: there is no {where}")
-    return Opening(where, format=_DEVICES[name])
+    return Opening(where, format=name)
 
 
 def _tail(url: str, options: LiveOptions, interrupt: Interrupt) -> Opening:
@@ -126,8 +124,6 @@ def _file(url: str, options: LiveOptions, interrupt: Interrupt) -> Opening:
     return Opening(f"file:{path}", options={"protocol_whitelist": "file"})
 
 
-_DEVICES = {"v4l2": "v4l2", "lavfi": "lavfi"}
-
 _LIVE_RTSP = Kind("rtsp://host/path", _rtsp)
 _LIVE_RTMP = Kind("rtmp://host/app/name", _rtmp)
 _LIVE_HTTP = Kind("http://host/live.m3u8", _http)
@@ -143,7 +139,7 @@ KINDS: dict[str, Kind] = {
     "rtp": Kind("rtp://@:port", _udp),
     "tcp": Kind("tcp://host:port", _tcp),
     "srt": Kind("srt://host:port", _srt),
-    "device": Kind("device:v4l2:/dev/video0", _device),
+    "device": Kind("device:v4l2:/dev/video0 (or device:lavfi:GRAPH)", _device),
     "tail": Kind("tail:PATH", _tail, live=False, ends=True, clocked=False),
     "stdin": Kind("-", _stdin, live=False, ends=True, reconnects=False, clocked=False),
     "file": Kind("PATH", _file, live=False, ends=True, reconnects=False, clocked=False),
@@ -161,15 +157,24 @@ def kind_of(url: str) -> str:
     scheme, separator, _ = url.partition("://")
     if separator and "/" not in scheme:
         scheme = scheme.lower()
-        if scheme in KINDS and KINDS[scheme].form.partition("://")[1]:
-            return scheme
         if scheme == "file":
             return "file"
-        forms = ", ".join(dict.fromkeys([f"{name}://" for name, kind in KINDS.items() if "://" in kind.form]))
-        others = ", ".join(kind.form for kind in KINDS.values() if "://" not in kind.form)
-        raise UnknownScheme(f"{shown(url)}: {scheme!r} cannot be watched; allowed: {forms}, and {others}")
-    head = url.partition(":")[0]
-    return head if head in ("device", "tail") and ":" in url else "file"
+        if scheme in KINDS and "://" in KINDS[scheme].form:
+            return scheme
+        raise _unknown(url, repr(scheme))
+    head, colon, rest = url.partition(":")
+    if head == "device" and colon:
+        name, _, where = rest.partition(":")
+        if name not in _DEVICES or not where:
+            raise _unknown(url, f"the device {name!r}")
+        return "device"
+    return "tail" if head == "tail" and colon else "file"
+
+
+def _unknown(url: str, what: str) -> UnknownScheme:
+    servers = ", ".join(f"{name}://" for name, kind in KINDS.items() if "://" in kind.form)
+    others = ", ".join(kind.form for kind in KINDS.values() if "://" not in kind.form)
+    return UnknownScheme(f"{shown(url)}: {what} cannot be watched; allowed: {servers}, {others}")
 
 
 def shown(url: str) -> str:
