@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from csat_fusion.tokens import TokenSet
-from encoders.captioning import Caption, CaptionerInfo, CaptionerOptions
+from encoders.captioning import Caption, CaptionerInfo, CaptionerOptions, KeyFrame
 from encoders.errors import EncoderClosed, EncoderInputError
 from encoders.openclip.architecture import build
 
@@ -90,14 +90,18 @@ class Teller:
         return mean.expand(-1, 2, 3).clone()
 
     def caption(
-        self, token_sets: Sequence[TokenSet], *, spans: Sequence[tuple[float, float] | None] | None = None
+        self,
+        token_sets: Sequence[TokenSet | None],
+        *,
+        spans: Sequence[tuple[float, float] | None] | None = None,
+        key_frames: Sequence[Sequence[KeyFrame]] | None = None,
     ) -> list[Caption]:
         self._check()
         if spans is not None and len(spans) != len(token_sets):
             raise EncoderInputError("a span for each token set")
         found = []
         for i, one in enumerate(token_sets):
-            if one.width != 3 or not bool(torch.isfinite(one.tokens).all()):
+            if one is None or one.width != 3 or not bool(torch.isfinite(one.tokens).all()):
                 raise EncoderInputError("tokens must be finite and of width 3")
             self.seen.append(len(one))
             level = float((one.tokens.float().mean(1) * one.weight).sum() / one.weight.sum())
