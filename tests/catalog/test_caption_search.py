@@ -130,11 +130,12 @@ def test_text_is_never_syntax(either: Catalog) -> None:
 @given(text=st.text(max_size=60), said=st.lists(st.text(max_size=40), min_size=1, max_size=4))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_can_be_asked_and_said(catalog: Catalog, text: str, said: list[str]) -> None:
-    texts = tuple(one.encode("utf-8", "replace").decode() for one in said)
-    video = filled(catalog, texts)
+    video = filled(catalog, tuple(said))
     try:
+        kept = [one.text for one in catalog.captions_of(video)]
+        assert kept == [one.encode("utf-8", "replace").decode().replace("\x00", " ") for one in said]
         hits = catalog.search_captions(text)
-        assert {hit.caption.text for hit in hits} <= set(texts)
+        assert {hit.caption.text for hit in hits} <= set(kept)
         assert hits == [] or words_of(text)
         check_index(catalog)
     finally:
