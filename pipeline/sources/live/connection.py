@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from types import TracebackType
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.errors import NotAStream, SourceError, StillImage, StreamCodec, StreamEnded, StreamTimeout
 from pipeline.media import Damage, MediaInfo
-from pipeline.sources.live.failures import opening_error, reading_error
+from pipeline.sources.live.failures import opening_error
 from pipeline.sources.live.interrupt import Interrupt
 from pipeline.sources.live.kinds import KINDS, Kind, kind_of, shown
 from pipeline.sources.live.options import LiveOptions
+from pipeline.sources.live.packets import PacketReader
 from pipeline.sources.live.unwrapping import Unwrapper
 from pipeline.sources.pending import PendingFrame, Renderer
 from pipeline.sources.probe import NOT_VIDEO_DEMUXERS, STILL_DEMUXERS, choose_stream, real_video_streams
@@ -30,12 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["TIME_BASE", "LiveConnection", "open_live"]
 
 TIME_BASE = Fraction(1, 1_000_000)
-_BAD_IN_A_ROW = 64  # packets that the demuxer may not make out before the stream is given up
-_AGAIN_SECONDS = 0.01
 _SHORT_SECONDS = 2.0  # that the container's length may be wrong by
 _UNSTAMPED = 8  # pictures without a time stamp at the beginning, at most
-_BACKLOG_PACKETS, _BACKLOG_BYTES, _BACKLOG_SECONDS = 512, 16 * 1024 * 1024, 2.0
-_BLOCKED_SECONDS = 0.004  # a read that takes longer had to wait: everything that had come before is read
 
 
 class _Shape(NamedTuple):
@@ -52,22 +48,20 @@ class LiveConnection:
     Attributes:
         info: what the source is; another object after the picture's size changed.
         damage: what was lost so far.
-        read_packets: packets of any stream so far: a sign of life.
+        backlog_seconds: by so much the first picture was older than the newest one when it was given.
     """
 
     def __init__(self, url: str, options: LiveOptions, short_side: int | None, interrupt: Interrupt) -> None:
         self.url = url
         self.kind: Kind = KINDS[kind_of(url)]
         self.damage = Damage()
-        self.read_packets = 0
         self._options, self._short_side, self._interrupt = options, short_side, interrupt
         self._read_seconds = 2 * options.stall_seconds
         self._recorder: Callable[[Packet[Any]], None] | None = None
         self._unrecorded: list[Packet[Any]] | None = []
         self._container: InputContainer | None = None
         self._feed: Feed | None = None
-        self._demuxer: Iterator[Packet[Any]] | None = None
-        self._broken: SourceError | None = None  # what comes after the pending packets
+        self._packets: PacketReader | None = None
         self._last_pts, self._last_length = 0, 40_000
         self._shape: _Shape | None = None
         self._marred: list[VideoFrame] = []  # pictures of damaged packets
@@ -113,15 +107,18 @@ class LiveConnection:
         self._time_base = Fraction(self._stream.time_base or Fraction(1, 90_000))
         self._unwrap = Unwrapper(self._time_base)
         self._deadline = time.monotonic() + options.open_seconds
-        self._pending: deque[Packet[Any]] = deque()
-        self._walk = self._pictures()
+        self._packets = PacketReader(
+            self._container, self._feed, self.url, self._read_seconds, self._interrupt, self.damage
+        )
+        self._walk = self._pictures(self._packets)
         first = next(self._walk, None)
         if first is None:
             raise self._no_picture()
         self._first = [first]
         self._origin = self._begun()
         self._deadline = None
-        self.backlog_seconds = self._backlog() if self.kind.clocked and not self.unpaced else 0.0
+        told = self.kind.clocked and not (self.is_whole or self.unpaced)
+        self.backlog_seconds = self._read_ahead() if told else 0.0
         self._adapt(first)
 
     def _begun(self) -> int:
@@ -150,11 +147,11 @@ class LiveConnection:
         return choose_stream(container, shown(self.url))
 
     def _no_picture(self) -> SourceError:
-        name = self._stream.codec_context.name
-        if not self.read_packets:
+        name, packets = self._stream.codec_context.name, self._packets
+        if packets is None or not packets.count:
             return StreamEnded(f"{shown(self.url)}: it ended before its first picture")
         return StreamCodec(
-            f"{shown(self.url)}: not one picture could be decoded ({name}, {self.read_packets} packets, "
+            f"{shown(self.url)}: not one picture could be decoded ({name}, {packets.count} packets, "
             f"{self.damage.decode_errors} errors)"
         )
 
@@ -284,11 +281,11 @@ class LiveConnection:
 
     # -- packets to pictures -------------------------------------------------------------------------------------------
 
-    def _pictures(self) -> Iterator[VideoFrame]:
+    def _pictures(self, packets: PacketReader) -> Iterator[VideoFrame]:
         import av
 
         last_picture = time.monotonic()
-        for packet in self._packets():
+        for packet in packets:
             pictures: list[Any] = []
             if packet.stream is self._stream:
                 try:
@@ -317,92 +314,32 @@ class LiveConnection:
                 last_picture = now
             elif self._deadline is not None and now > self._deadline:
                 raise StreamCodec(
-                    f"{shown(self.url)}: {self.read_packets} packets within {self._options.open_seconds:g} s, and not "
+                    f"{shown(self.url)}: {packets.count} packets within {self._options.open_seconds:g} s, and not "
                     f"one picture could be decoded ({self._stream.codec_context.name}, "
                     f"{self.damage.decode_errors} errors)"
                 )
             elif self._deadline is None and now - last_picture > self._read_seconds:
                 raise StreamTimeout(f"{shown(self.url)}: no picture for {self._read_seconds:g} s, though data comes")
 
-    def _packets(self) -> Iterator[Packet[Any]]:
-        """Packets of all streams: those of sound are a sign of life, and may be recorded."""
-        while True:
-            if self._pending:
-                yield self._pending.popleft()
-                continue
-            if self._broken is not None:
-                raise self._broken
-            packet = self._next_packet()
-            if packet is None:
-                return
-            yield packet
-
-    def _next_packet(self) -> Packet[Any] | None:
-        """The next packet, None after the last one; what the demuxer cannot make out is counted and passed over."""
-        import av
-
-        assert self._container is not None
-        began = time.monotonic()
-        bad = 0
-        while True:
-            if self._demuxer is None:
-                self._demuxer = self._container.demux()
-            failed: SourceError | None = None
-            try:
-                packet = next(self._demuxer, None)
-                if packet is not None and packet.size:
-                    self.read_packets += 1
-                return packet
-            except av.error.BlockingIOError:
-                if self._interrupt.wait(_AGAIN_SECONDS) or time.monotonic() - began > self._read_seconds:
-                    failed = StreamTimeout(f"{shown(self.url)}: nothing came for {self._read_seconds:g} s")
-            except av.error.InvalidDataError as error:
-                bad += 1
-                self.damage.decode_errors += 1
-                self.damage.note("the demuxer met data that it could not make out")
-                if bad >= _BAD_IN_A_ROW:
-                    failed = reading_error(error, self.url, self._read_seconds)
-            except av.error.FFmpegError as error:
-                failed = reading_error(error, self.url, self._read_seconds)
-            except SourceError as error:
-                failed = error
-            self._demuxer = None
-            if failed is not None:
-                raise self._feed.error if self._feed is not None and self._feed.error is not None else failed
-
-    def _backlog(self) -> float:
-        """Seconds of video that had come already when the first picture was decoded: by so much it is old.
-
-        Reads on until a read has to wait; what was read is given out before anything else.
-        """
-        began = time.monotonic()
+    def _read_ahead(self) -> float:
+        """Seconds of video that had come already when the first picture was decoded: by so much it is old."""
         newest = self._origin
-        size = 0
-        while len(self._pending) < _BACKLOG_PACKETS and size < _BACKLOG_BYTES:
-            before = time.monotonic()
-            try:
-                packet = self._next_packet()
-            except SourceError as error:
-                self._broken = error  # after what is pending
-                break
-            if packet is None:
-                break
-            self._pending.append(packet)
-            size += packet.size
+
+        def seen(packet: Packet[Any]) -> None:
+            nonlocal newest
             if packet.stream is self._stream and packet.pts is not None:
                 newest = max(newest, self._unwrap.peek(packet.pts))
-            now = time.monotonic()
-            if now - before > _BLOCKED_SECONDS or now - began > _BACKLOG_SECONDS:
-                break
+
+        assert self._packets is not None
+        self._packets.read_ahead(seen)
         return float((newest - self._origin) * self._time_base)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Free the connection. May be called more than once."""
-        if self._demuxer is not None:
-            self._demuxer.close()  # type: ignore[attr-defined]
-            self._demuxer = None
+        if self._packets is not None:
+            self._packets.close()
         if self._container is not None:
             self._container.close()
             self._container = None

@@ -60,7 +60,10 @@ class Recorder:
         """
         self.end()
         self._streams, self._connection, self._zero = streams, connection, zero_seconds
-        self._unwrap = {s.index: Unwrapper(s.time_base) for s in streams}
+        self._unwrap = {stream.index: Unwrapper(stream.time_base) for stream in streams}
+        # The first packets of RTSP have no time stamps: they belong at the connection's beginning.
+        base = streams[0].time_base
+        self._unwrap[streams[0].index].seed(round((connection.start_seconds - zero_seconds) / base), 1)
         self._failed_at = None
 
     def write(self, packet: Packet[Any]) -> None:
@@ -68,10 +71,10 @@ class Recorder:
         import av
 
         index = packet.stream.index
-        if index not in self._unwrap or packet.dts is None:
+        if index not in self._unwrap or (packet.dts is None and index != self._streams[0].index):
             return
-        dts = self._unwrap[index].to_continuous(packet.dts)
-        pts = dts + ((packet.pts if packet.pts is not None else packet.dts) - packet.dts)
+        dts = self._unwrap[index].to_continuous(packet.dts, packet.duration)
+        pts = dts if packet.pts is None or packet.dts is None else dts + packet.pts - packet.dts
         base = packet.stream.time_base
         seconds = float(pts * base) + self._zero
         key = index == self._streams[0].index and packet.is_keyframe

@@ -205,13 +205,13 @@ def _until(server: Server, true: Callable[[], bool], what: str) -> None:
 
 
 def _listens(port: int, protocol: str = "tcp") -> bool:
-    """Whether somebody listens there, without connecting: some servers take one client only."""
-    state = "0A" if protocol == "tcp" else "07"
+    """Whether somebody listens there, or has a client already. Nobody connects: some servers take one client only."""
+    states = ("0A", "01") if protocol == "tcp" else ("07",)
     for name in (protocol, f"{protocol}6"):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
                 words = line.split()
-                if int(words[1].rpartition(":")[2], 16) == port and words[3] == state:
+                if int(words[1].rpartition(":")[2], 16) == port and words[3] in states:
                     return True
     return False
 
