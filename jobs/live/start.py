@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,17 @@ async def _run(
     with _stopped_by_signals(stop) as stopped:
         reporter.note(f"loading {settings.model}{' and ' + request.captioner if request.captioner else ''}")
         engine = LiveEngine(settings, request.captioner, len(request.streams), resources, reporter)
-        async with engine:
+        async with AsyncExitStack() as stack:
+            # Loading may take minutes; who gives up meanwhile does not wait for it.
+            entering = asyncio.ensure_future(stack.enter_async_context(engine))
+            waiting = asyncio.ensure_future(stop.wait())
+            await asyncio.wait([entering, waiting], return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            if not entering.done():
+                entering.cancel()
+                await asyncio.gather(entering, return_exceptions=True)
+                raise Interrupted("stopped before any stream was watched")
+            await entering
             info = engine.models.encoder
             if store.is_bound:
                 store.check_model(info)

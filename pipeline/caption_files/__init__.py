@@ -1,4 +1,4 @@
-"""Caption files: WebVTT, SRT, JSON lines, plain text and segmented WebVTT, of recorded videos and of streams that go on.
+"""Caption files: WebVTT, SRT, JSON lines, text and segmented WebVTT, of recorded videos and of streams that go on.
 
 Every writer's file is whole after each cue, so that a player may follow it and a kill leaves a valid one.
 """
