@@ -137,7 +137,9 @@ def _print_description(model: ModelDescription) -> None:
         "here": f"{model.path} ({size_text(model.size_bytes)})" if model.path else ("yes" if model.random else "no"),
         "joint width": known(model.dimension),
         "picture": known(model.image_height, lambda height: f"{height} x {model.image_width} pixels"),
-        "patch": known(model.patch_size, lambda size: f"{size} x {size} pixels"),
+        "patch": f"{model.patch_size} x {model.patch_size} pixels"
+        if model.patch_size
+        else "not said by its configuration",
         "text length": known(model.context_length, lambda length: f"{length} tokens"),
         "parameters": known(model.parameters, lambda count: f"{count / 1e6:.1f} M"),
         "QuickGELU": known(model.quick_gelu, lambda yes: "yes" if yes else "no"),

@@ -97,6 +97,13 @@ def test_show_prints_the_card(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"limit +words mean nothing to it", said(capsys)[0])
 
 
+def test_what_no_weights_would_tell_is_not_promised(capsys: pytest.CaptureFixture[str]) -> None:
+    assert longreel("show", "tiny") == 0  # a convolutional tower, of which no patch is stated
+    assert re.search(r"^patch +not said by its configuration *$", said(capsys)[0], re.MULTILINE)
+    assert longreel("show", TAGGED) == 0
+    assert re.search(r"^patch +32 x 32 pixels *$", said(capsys)[0], re.MULTILINE)
+
+
 def test_the_bundled_model_is_shown_and_needs_no_download(capsys: pytest.CaptureFixture[str]) -> None:
     assert longreel("show", "tiny") == 0
     text, _ = said(capsys)
