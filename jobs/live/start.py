@@ -18,7 +18,7 @@ from jobs.settings import RunSettings
 from pipeline.caption_files import CaptionWriter, open_writer
 from pipeline.catalog import Catalog
 from pipeline.live.loop import StreamTask, open_session, recipe_of, stream_name
-from pipeline.sources.live import kind_of, shown
+from pipeline.sources.live import shown
 from pipeline.store import Store
 
 __all__ = ["StreamRequest", "StreamSpec", "run_streams"]
@@ -71,13 +71,9 @@ class StreamRequest:
             raise UsageError("--out writes captions; name a captioner with --captions, such as --captions tiny")
         if self.duration_seconds is not None and not self.duration_seconds > 0:
             raise UsageError(f"--duration {self.duration_seconds:g}: must be above 0 seconds")
-        seen: dict[str, str] = {}
-        for spec in self.streams:
-            kind_of(spec.url)
-            for what in (shown(spec.url), spec.shown_name):
-                if what in seen:
-                    raise UsageError(f"{what} is named twice; a stream runs once, and names differ")
-            seen |= {shown(spec.url): "", spec.shown_name: ""}
+        for what in ([shown(spec.url) for spec in self.streams], [spec.shown_name for spec in self.streams]):
+            if twice := next((one for one in what if what.count(one) > 1), None):
+                raise UsageError(f"{twice} is named twice; a stream runs once, and names differ")
         if len(self.streams) > 1:
             for output in self.outputs:
                 if "{name}" not in output:

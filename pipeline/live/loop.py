@@ -8,6 +8,7 @@ on Ray, many streams at once.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -27,7 +28,7 @@ from pipeline.live.types import LiveBlock, LiveCaption
 from pipeline.live.watcher import LiveWatcher
 from pipeline.sampling import SamplingOptions
 from pipeline.segments import SegmentOptions
-from pipeline.sources.live import LiveOptions, LiveStream, shown
+from pipeline.sources.live import LiveOptions, LiveStream, kind_of, shown
 
 if TYPE_CHECKING:
     from encoders.captioning import Captioner
@@ -74,7 +75,7 @@ class StreamTask:
         """The task of a stream, from the settings."""
         return cls(
             url=url,
-            uri=shown(url),
+            uri=_uri_of(url, name),
             name=name,
             options=settings.source,
             window=settings.window,
@@ -86,9 +87,24 @@ class StreamTask:
         )
 
 
-def stream_name(url: str) -> str:
-    """What a stream is called that nobody gave a name: the address as it may be shown."""
+def _uri_of(url: str, name: str) -> str:
+    """What the library knows a stream by: its address as it may be shown, a file's from wherever one stands, and of
+    standard input, which is another each time, the name that it was given."""
+    kind = kind_of(url)
+    if kind == "stdin":
+        return f"stdin:{name}"
+    if kind == "tail":
+        return f"tail:{os.path.abspath(url.partition(':')[2])}"
+    if kind == "file":
+        return os.path.abspath(url.removeprefix("file://"))
     return shown(url)
+
+
+def stream_name(url: str) -> str:
+    """What a stream is called that nobody gave a name: a file's own name, else the address as it may be shown."""
+    if kind_of(url) in ("file", "tail"):
+        return os.path.basename(url)
+    return "stdin" if url == "-" else shown(url)
 
 
 def live_blocks(
