@@ -21,6 +21,10 @@ _COMMANDS = {
     "submit": ("jobs.cli.submit:submit", "Index videos: files, folders, globs, manifests, http(s):// and s3://."),
     "stream": ("jobs.cli.stream:stream", "Watch live streams: captions as they happen, searchable within seconds."),
     "query": ("jobs.cli.query:query", "Find moments by words, by a picture, or like a moment you know."),
+    "captions": (
+        "jobs.cli.captions:captions",
+        "Write a video's captions as WebVTT, SRT, JSON lines or text; make them.",
+    ),
     "videos": ("jobs.cli.videos:videos", "List, show and remove indexed videos."),
     "streams": ("jobs.cli.streams:streams", "List live streams, and stop them."),
     "jobs": ("jobs.cli.jobs:jobs", "List, show, cancel and retry jobs; see what failed and why."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from pipeline.errors import InputError
 
@@ -43,3 +44,15 @@ class Cue:
     def end_milliseconds(self) -> int:
         """As files have it; at least one after the start."""
         return max(round(self.end_seconds * 1000), self.start_milliseconds + 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it: times in seconds, UTC by ISO 8601 or null, the text as it is."""
+        return {
+            "start_seconds": self.start_seconds,
+            "end_seconds": self.end_seconds,
+            "utc": None if self.utc is None else self.utc.isoformat(),
+            "stream": self.stream,
+            "model": self.model,
+            "confidence": self.confidence,
+            "text": self.text,
+        }

@@ -21,7 +21,7 @@ class HlsVttWriter(CaptionWriter):
 
     Segments follow each other without a gap, each ``target_seconds`` long; one in which nothing is said is there as
     well, and a cue that crosses into the next stands in both, as the RFC wants. A segment enters the playlist when its
-    time is over, which the next cue or the end tells; the playlist is replaced whole.
+    time is over, which the next cue, a last one that goes on, or the end tells; the playlist is replaced whole.
 
     Args:
         path: of the playlist.
@@ -67,10 +67,11 @@ class HlsVttWriter(CaptionWriter):
         self._cues.append(cue)
 
     def extend(self, end_seconds: float) -> None:
-        """The last cue goes on in segments that are not complete yet."""
+        """The last cue goes on in segments that are not complete yet; those before its end are now."""
         super().extend(end_seconds)
         if self._cues and self._last is not None:
             self._cues[-1] = self._last
+            self._complete(int(self._last.end_seconds / self._target))
 
     def close(self) -> None:
         """The last segments, and the end of the list."""

@@ -24,6 +24,7 @@ __all__ = [
     "SrtWriter",
     "TextWriter",
     "VttWriter",
+    "check_writable",
     "format_of",
     "open_writer",
     "vtt_cue",
@@ -86,10 +87,10 @@ class CaptionWriter(ABC):
             self.write(replace(last, start_seconds=last.end_seconds, end_seconds=end_seconds, utc=moved))
             return
         self._last = replace(last, end_seconds=end_seconds)
-        with self._told():
+        with _told(self._where):
             self._out.seek(self._at)
         self._put(self._form(self._last, again=True))
-        with self._told():
+        with _told(self._where):
             self._out.truncate()
 
     def close(self) -> None:
@@ -98,7 +99,7 @@ class CaptionWriter(ABC):
             return
         self._closed = True
         if self._own:
-            with self._told():
+            with _told(self._where):
                 self._out.close()
 
     def __enter__(self) -> CaptionWriter:
@@ -112,19 +113,9 @@ class CaptionWriter(ABC):
             raise OutputError(f"{self._where}: is closed; nothing can be written any more")
 
     def _put(self, text: str) -> None:
-        with self._told():
+        with _told(self._where):
             self._out.write(text.encode("utf-8"))
             self._out.flush()
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Within it, what the system refuses is an error that names the file."""
-        try:
-            yield
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError(f"{self._where}: cannot be written ({error.strerror or error})") from error
 
     def _head(self) -> str:
         return ""
@@ -156,19 +147,16 @@ class SrtWriter(CaptionWriter):
 
 
 class JsonlWriter(CaptionWriter):
-    """One JSON object a line: times in seconds, UTC (ISO 8601 or null), stream, model, confidence, text as it is."""
+    """One JSON object a line, as :meth:`Cue.to_dict` says."""
+
+    _length = 0
 
     def _form(self, cue: Cue, again: bool = False) -> str:
-        value = {
-            "start_seconds": cue.start_seconds,
-            "end_seconds": cue.end_seconds,
-            "utc": None if cue.utc is None else cue.utc.isoformat(),
-            "stream": cue.stream,
-            "model": cue.model,
-            "confidence": cue.confidence,
-            "text": cue.text,
-        }
-        return json.dumps(value, ensure_ascii=True) + "\n"
+        line = json.dumps(cue.to_dict(), ensure_ascii=True)
+        # In place of a longer form (12.345 s became 13.0 s) it is as long, or a kill could leave the rest of that.
+        line = line.ljust(self._length) if again else line
+        self._length = len(line)
+        return line + "\n"
 
 
 class TextWriter(CaptionWriter):
@@ -220,8 +208,8 @@ def format_of(path: str) -> str:
     return ending
 
 
-def open_writer(path: str | os.PathLike[str], *, live: bool = False) -> CaptionWriter:
-    """A writer for a new file, of the form that its ending says; folders are made.
+def open_writer(path: str | os.PathLike[str], form: str | None = None, *, live: bool = False) -> CaptionWriter:
+    """A writer for a new file, of the form that its ending says where none is given; folders are made.
 
     Args:
         live: the file is followed while it grows; segmented WebVTT then keeps its last segments only.
@@ -231,17 +219,32 @@ def open_writer(path: str | os.PathLike[str], *, live: bool = False) -> CaptionW
         OutputError: the file cannot be written.
     """
     name = os.fspath(path)
-    form = format_of(name)
-    try:
+    form = form or format_of(name)
+    with _told(name):
         Path(name).absolute().parent.mkdir(parents=True, exist_ok=True)
         if form == _SEGMENTED:
             from pipeline.caption_files.hls import HlsVttWriter
 
             return HlsVttWriter(Path(name), live=live)
         out = open(name, "wb")  # noqa: SIM115 (the writer closes it)
-    except OSError as error:
-        raise OutputError(f"{name}: cannot be written ({error.strerror or error})") from error
     return FORMATS[form](out, where=name, own=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Say now that a file cannot be written, rather than when there is something to write; leaves all as it is.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    name = os.fspath(path)
+    file = Path(name)
+    with _told(name):
+        there = file.exists()
+        file.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab"):
+            pass
+        if not there:
+            file.unlink()
 
 
 def write_cues(cues: Iterable[Cue], form: str) -> str:
@@ -258,6 +261,17 @@ def write_cues(cues: Iterable[Cue], form: str) -> str:
         for cue in cues:
             writer.write(cue)
     return whole.getvalue().decode("utf-8")
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Within it, what the system refuses is an error that names the file."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{where}: cannot be written ({error.strerror or error})") from error
 
 
 def _lines(text: str) -> str:

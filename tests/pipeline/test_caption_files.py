@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -17,9 +19,10 @@ import webvtt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.caption_files import FORMATS, Cue, HlsVttWriter, VttWriter, open_writer, write_cues
+from pipeline.caption_files import FORMATS, Cue, HlsVttWriter, VttWriter, check_writable, open_writer, write_cues
 from pipeline.errors import InputError, OptionError, OutputError
 
+ROOT = Path(__file__).resolve().parents[2]
 START = datetime(2026, 3, 4, 5, 6, 7, tzinfo=timezone.utc)
 
 WORDS = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp", "Cn")), min_size=1, max_size=40).filter(
@@ -201,6 +204,7 @@ def test_a_scene_that_goes_on_stands_in_later_segments(tmp_path: Path) -> None:
     with HlsVttWriter(path, 6) as writer:
         writer.write(Cue(0, 6, "still"))
         writer.extend(17)
+        assert listed(path) == ["gate-00000.vtt", "gate-00001.vtt"], "a player waits for no news"
         writer.write(Cue(17, 18, "news"))
     said = [[one.text for one in webvtt.read(str(tmp_path / name)).captions] for name in listed(path)]
     assert said == [["still"], ["still"], ["still", "news"]]
@@ -230,3 +234,70 @@ def test_ffmpeg_reads_them(tmp_path: Path) -> None:
             check=True,
         ).stdout.split()
         assert [float(value) for value in told] == [1.0, 3.0]
+
+
+# -- killed at any moment ------------------------------------------------------------------------------------------
+
+ENDLESS = """
+import sys
+from pipeline.caption_files import Cue, open_writer
+
+writer = open_writer(sys.argv[1])
+for number in range(10**9):
+    writer.write(Cue(number * 10, number * 10 + 1.0625, f"scene <{number}>"))
+    for longer in (2, 3.5, 9):
+        writer.extend(number * 10 + longer)
+    if number == 20:
+        print("going", flush=True)
+"""
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_writer_that_is_killed_leaves_a_whole_file(form: str, tmp_path: Path) -> None:
+    path = tmp_path / f"gate.{form}"
+    command = [sys.executable, "-c", ENDLESS, str(path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writing:
+        assert writing.stdout is not None
+        assert writing.stdout.readline() == "going\n"
+        writing.kill()
+    text = path.read_text()
+    readers: dict[str, Callable[[], list[str]]] = {
+        "vtt": lambda: [html.unescape(one.text) for one in webvtt.from_string(text).captions],
+        "srt": lambda: [one.content for one in srt.parse(text, ignore_errors=False)],
+        "jsonl": lambda: [json.loads(line)["text"] for line in text.splitlines()],
+        "txt": lambda: [line.split("  ", 1)[1] for line in text.splitlines()],
+    }
+    said = readers[form]()
+    assert len(said) > 20
+    assert said == [f"scene <{number}>" for number in range(len(said))]
+    assert text.endswith("\n")
+
+
+def test_a_shorter_form_in_json_leaves_nothing_of_the_longer_one(tmp_path: Path) -> None:
+    """Even where a kill comes before the rest of the longer one is cut off."""
+    path = tmp_path / "gate.jsonl"
+    with path.open("w+b", buffering=0) as out:
+        out.truncate = lambda size=None: 0  # type: ignore[method-assign]
+        writer = FORMATS["jsonl"](out)
+        writer.write(Cue(0, 1.0625, "scene"))
+        writer.extend(2)
+        writer.extend(3.0009765625)
+        writer.extend(4)
+        (line,) = path.read_text().splitlines()
+    assert json.loads(line)["end_seconds"] == 4
+
+
+def test_a_file_that_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "gate.vtt")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "old.vtt").write_text("WEBVTT\n")
+    check_writable(tmp_path / "old.vtt")
+    assert (tmp_path / "old.vtt").read_text() == "WEBVTT\n"
+    with pytest.raises(OutputError, match="new: cannot be written"):
+        check_writable(tmp_path / "new")
+
+
+def test_a_form_that_is_named_wins_over_the_ending(tmp_path: Path) -> None:
+    with open_writer(tmp_path / "gate.txt", "srt") as writer:
+        writer.write(Cue(0, 1, "one"))
+    assert [one.content for one in srt.parse((tmp_path / "gate.txt").read_text())] == ["one"]
