@@ -101,6 +101,8 @@ class LiveConnection:
         assert self._container is not None
         self._check_format(self._container)
         self._stream = self._chosen(self._container)
+        self._sound = self._container.streams.best("audio", related=self._stream)
+        self._leave_out_the_rest(self._container)
         context: Any = self._stream.codec_context
         context.thread_type = "SLICE"
         context.thread_count = options.threads
@@ -146,6 +148,17 @@ class LiveConnection:
             raise StreamCodec(f"{shown(self.url)}: its video codec cannot be decoded here")
         return choose_stream(container, shown(self.url))
 
+    def _leave_out_the_rest(self, container: InputContainer) -> None:
+        """Of the qualities that a playlist offers, only the one that is watched is fetched."""
+        import av.stream
+
+        kinds = getattr(av.stream, "Discard", None)
+        if kinds is None:
+            return  # a PyAV that cannot say so reads them all
+        for stream in container.streams:
+            if stream is not self._stream and stream is not self._sound:
+                stream.discard = kinds.all
+
     def _no_picture(self) -> SourceError:
         name, packets = self._stream.codec_context.name, self._packets
         if packets is None or not packets.count:
@@ -185,9 +198,8 @@ class LiveConnection:
 
     @property
     def streams(self) -> list[Any]:
-        """PyAV's streams, for a recorder: the video one first, then those of sound."""
-        assert self._container is not None
-        return [self._stream, *self._container.streams.audio]
+        """PyAV's streams, for a recorder: the video one, and that of its sound where there is one."""
+        return [self._stream] if self._sound is None else [self._stream, self._sound]
 
     @property
     def origin_seconds(self) -> float:

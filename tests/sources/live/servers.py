@@ -291,21 +291,35 @@ def pipe(clip: Path, folder: Path) -> Server:
 
 
 class HlsServer(Server):
-    """ffmpeg cuts the clip into segments of half a second, and an HTTP server gives them out. Killed, both are gone."""
+    """ffmpeg cuts the clip into segments of half a second, and an HTTP server gives them out. Killed, both are gone.
 
-    def __init__(self, clip: Path, folder: Path) -> None:
+    Args:
+        qualities: so many playlists, all of the same pictures, in a playlist of playlists.
+
+    Attributes:
+        status: an answer to all requests instead of files.
+        asked: names of the files that were asked for.
+    """
+
+    def __init__(self, clip: Path, folder: Path, *, qualities: int = 1) -> None:
         self._folder = folder / "hls"
         self._port = free_port()
-        playlist = self._folder / "live.m3u8"
+        playlist = self._folder / ("live.m3u8" if qualities == 1 else "q0.m3u8")
         options = ["-f", "hls", "-hls_time", "0.48", "-hls_list_size", "6", "-hls_flags", "delete_segments+temp_file"]
+        if qualities > 1:
+            options += ["-map", "0:v", "-map", "0:a"] * qualities + ["-b:v", "500k"]
+            options += ["-var_stream_map", " ".join(f"v:{q},a:{q}" for q in range(qualities))]
+            options += ["-master_pl_name", "live.m3u8"]
 
         def started(server: Server) -> None:
             _until(server, lambda: playlist.exists() and playlist.read_text().count("#EXTINF") > 1, "no playlist")
 
-        command = ffmpeg(clip, *options, str(playlist))
+        written = playlist if qualities == 1 else playlist.with_name("q%v.m3u8")
+        command = ffmpeg(clip, *options, str(written))
         super().__init__(f"http://127.0.0.1:{self._port}/live.m3u8", command, started, folder)
         self._http: ThreadingHTTPServer | None = None
-        self.status = 0  # an answer to all requests instead of files
+        self.status = 0
+        self.asked: list[str] = []
 
     def start(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -317,6 +331,7 @@ class HlsServer(Server):
                 pass
 
             def do_GET(self) -> None:
+                owner.asked.append(self.path.lstrip("/"))
                 if owner.status:
                     self.send_error(owner.status)
                 else:

@@ -180,6 +180,16 @@ def test_a_playlist_that_is_closed_is_the_end(live_clip: Path, tmp_path: Path) -
         assert numbers == [(numbers[0] + i) % 250 for i in range(len(numbers))]
 
 
+def test_of_several_qualities_one_is_fetched(live_clip: Path, tmp_path: Path) -> None:
+    with HlsServer(live_clip, tmp_path, qualities=2) as server, watch(server.url) as watched:
+        watched.until(lambda w: w.frames)
+        server.asked.clear()
+        watched.until(lambda w: len(w.frames) >= 60)
+        assert {name[:2] for name in server.asked} == {"q0"}
+        numbers = watched.numbers
+        assert numbers == [(numbers[0] + i) % 250 for i in range(len(numbers))]
+
+
 def test_a_film_on_a_server_is_played_once_and_nothing_of_it_is_dropped(live_clip: Path) -> None:
     film = transport_stream(live_clip)
     with MediaServer(film) as server, watch(server.url("/ok/film.ts"), queue_frames=2) as watched:
