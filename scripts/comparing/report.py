@@ -153,7 +153,7 @@ def _cost_table(report: Report, plan: Plan, rows: Sequence[Row], exact: Row | No
         "Cost",
         header,
         table,
-        f"Measured alone on the machine, all methods in turn: a training step of {plan.batch} clips; one "
+        f"Measured when no run of this comparison shared the machine, all methods in turn: a training step of {plan.batch} clips; one "
         f"cross-attention, forward and back, of a batch ({plan.context} queries a clip); a caption of "
         f"{min(WORDS, plan.context)} words. "
         f"State: what one cross-attention must keep of a clip to answer further queries. Peak: of the call, above its "
