@@ -1,7 +1,8 @@
-"""Captions of what is in a library: a segment's token set -> a captioner -> the catalog.
+"""Captions of what is in a library: a segment's token set or key frames -> a captioner -> the catalog.
 
 Token sets that were kept at indexing are used where the captioner reads the tokens of the library's own encoder; for
-other segments the video is read again and their frames go through the captioner's encoder and the same compression.
+other segments the video is read again and their frames go through the captioner's encoder and the same compression. A
+captioner that looks at pictures is given the key frames of what is read again.
 
 Shapes: T frames, P tokens of a frame, d width of a token.
 """
@@ -9,8 +10,11 @@ Shapes: T frames, P tokens of a frame, d width of a token.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from csat_fusion.errors import CompressionError
 from pipeline.catalog.records import CaptionRecord, SegmentRow, VideoRecord
@@ -21,14 +25,17 @@ from pipeline.isolation import Isolated
 from pipeline.media import Block, Span
 
 if TYPE_CHECKING:
+    import torch
+
     from csat_fusion.compressors.base import Compressor
     from csat_fusion.tokens import TokenSet
-    from encoders.captioning import Captioner, CaptionerInfo
+    from encoders.captioning import Captioner, CaptionerInfo, KeyFrame
     from pipeline.library import Library
 
 __all__ = ["CaptionedVideo", "caption_library", "caption_segments"]
 
 _BATCH = 16  # segments that are captioned, and kept, at once
+_PICTURES = 4  # times as many pictures as key frames are held of a segment that is being read
 
 
 @dataclass(frozen=True)
@@ -110,12 +117,13 @@ def caption_segments(
     for where, sets in (("kept", kept), ("frames", read_again)):
         for batch in _batches(sets):
             found = captioner.caption(
-                [tokens for _, tokens in batch],
-                spans=[(row.span.start_seconds, row.span.end_seconds) for row, _ in batch],
+                [one.tokens for one in batch],
+                spans=[(one.row.span.start_seconds, one.row.span.end_seconds) for one in batch],
+                key_frames=[one.key_frames for one in batch],
             )
             new = {
-                row.id: CaptionRecord(record.id, name, caption.text, row.span, caption.confidence)
-                for (row, _), caption in zip(batch, found, strict=True)
+                one.row.id: CaptionRecord(record.id, name, caption.text, one.row.span, caption.confidence)
+                for one, caption in zip(batch, found, strict=True)
                 if caption.text
             }
             with library.writing("caption") as writer:
@@ -128,9 +136,18 @@ def caption_segments(
     return CaptionedVideo(record, ours, counts["kept"], counts["frames"], without)
 
 
+@dataclass(frozen=True, eq=False)
+class _Content:
+    """What a captioner is given of a segment: its token set, or its key frames."""
+
+    row: SegmentRow
+    tokens: TokenSet | None
+    key_frames: Sequence[KeyFrame] = ()
+
+
 def _kept(
     library: Library, info: CaptionerInfo, uri: str, rows: Sequence[SegmentRow]
-) -> tuple[Iterator[tuple[SegmentRow, TokenSet]], list[SegmentRow]]:
+) -> tuple[Iterator[_Content], list[SegmentRow]]:
     """Segments with a token set that this captioner can read, read one by one; and those without."""
     from csat_fusion.tokens import TokenSet
 
@@ -138,7 +155,7 @@ def _kept(
         return iter(()), list(rows)
     there = library.catalog.segments_with_tokens(row.id for row in rows)
 
-    def sets() -> Iterator[tuple[SegmentRow, TokenSet]]:
+    def sets() -> Iterator[_Content]:
         for row in rows:
             found = library.catalog.token_set(row.id) if row.id in there else None
             if found is None:
@@ -147,24 +164,67 @@ def _kept(
                 tokens = TokenSet.from_bytes(found.payload)
             except CompressionError as error:
                 raise LibraryError(f"{uri}: the token set kept for {row.span} cannot be read: {error}") from error
-            yield row, tokens
+            yield _Content(row, tokens)
 
     return sets(), [row for row in rows if row.id not in there]
 
 
-@dataclass(eq=False)
 class _Reading:
-    """A segment whose frames are being read."""
+    """A segment whose frames are being read; knows what a captioner is given of it."""
 
-    row: SegmentRow
-    compressor: Compressor
-    frames: int = 0
+    def __init__(self, row: SegmentRow, info: CaptionerInfo, options: TokenOptions) -> None:
+        self.row = row
+        self._count = info.key_frames
+        self._pictures: list[KeyFrame] = []
+        self._compressor = None if self._count else _compressor(options)
+        self._seen = False
+
+    def see(
+        self, image: npt.NDArray[np.uint8], tokens: torch.Tensor | None, seconds: float, cut: Span, weight: float
+    ) -> None:
+        """A frame of it, which stands for ``cut``."""
+        self._seen = True
+        if self._compressor is not None:
+            assert tokens is not None
+            self._compressor.update(tokens, cut.start_seconds, cut.end_seconds, weight=weight)
+            return
+        from encoders.captioning import KeyFrame
+
+        within = min(max(seconds, cut.start_seconds), cut.end_seconds)
+        # a picture of its own, which does not hold its whole block
+        self._pictures.append(KeyFrame(image.copy(), within, cut.start_seconds, cut.end_seconds))
+        if len(self._pictures) > _PICTURES * self._count:
+            self._pictures = _thinned(self._pictures, _PICTURES // 2 * self._count)
+
+    def content(self) -> _Content | None:
+        """``None``: not one frame of it was seen."""
+        if not self._seen:
+            return None
+        if self._compressor is not None:
+            return _Content(self.row, self._compressor.result())
+        from encoders.captioning import cover
+
+        return _Content(self.row, None, cover(self._pictures, self._count))
+
+
+def _thinned(pictures: Sequence[KeyFrame], count: int) -> list[KeyFrame]:
+    """The most covering ``count`` of them, each of which stands for the time up to the next as well."""
+    from encoders.captioning import cover
+
+    kept = cover(pictures, count)
+    starts = [pictures[0].start_seconds, *(one.start_seconds for one in kept[1:])]
+    ends = [*starts[1:], max(one.end_seconds for one in pictures)]
+    return [
+        replace(one, start_seconds=start, end_seconds=end) for one, start, end in zip(kept, starts, ends, strict=True)
+    ]
 
 
 def _from_frames(
     record: VideoRecord, rows: Sequence[SegmentRow], captioner: Captioner, options: IngestOptions
-) -> Iterator[tuple[SegmentRow, TokenSet]]:
-    """Token sets of these segments, in time order, from the video's frames; none for a segment without a frame."""
+) -> Iterator[_Content]:
+    """Of these segments, in time order, what the captioner wants, from the video's frames; a segment without a frame is
+    left out.
+    """
     from pipeline.watch import WatchTask
 
     decode, info = options.decode, captioner.info
@@ -190,18 +250,21 @@ def _from_frames(
             if not isinstance(message, Block):
                 continue
             wanted = [i for i in range(len(message)) if _cuts(_stands_for(message, i), rows)]
-            tokens = captioner.tokens(message.images[wanted]) if wanted else None
+            tokens = captioner.tokens(message.images[wanted]) if wanted and not info.key_frames else None
             for place, i in enumerate(wanted):
-                assert tokens is not None
                 seen = _stands_for(message, i)
                 while waiting and waiting[0].span.start_seconds < seen.end_seconds:
-                    reading.append(_Reading(waiting.pop(0), _compressor(options.digest.tokens)))
+                    reading.append(_Reading(waiting.pop(0), info, options.digest.tokens))
                 for one in reading:
                     # what a look-alike stands for beyond its segment is of the next one, too
                     for cut in _cuts(seen, [one.row]):
-                        weight = float(message.weight[i])
-                        one.compressor.update(tokens[place], cut.start_seconds, cut.end_seconds, weight=weight)
-                        one.frames += 1
+                        one.see(
+                            message.images[i],
+                            None if tokens is None else tokens[place],
+                            float(message.pts_seconds[i]),
+                            cut,
+                            float(message.weight[i]),
+                        )
                 over = [one for one in reading if one.row.span.end_seconds <= seen.start_seconds]
                 reading = [one for one in reading if one not in over]
                 yield from _results(over)
@@ -221,10 +284,11 @@ def _cuts(seen: Span, rows: Iterable[SegmentRow]) -> list[Span]:
     ]
 
 
-def _results(read: Iterable[_Reading]) -> Iterator[tuple[SegmentRow, TokenSet]]:
+def _results(read: Iterable[_Reading]) -> Iterator[_Content]:
     for one in read:
-        if one.frames:
-            yield one.row, one.compressor.result()
+        content = one.content()
+        if content is not None:
+            yield content
 
 
 def _compressor(options: TokenOptions) -> Compressor:
@@ -239,11 +303,9 @@ def _check_unchanged(child: Isolated, record: VideoRecord, decode: DecodeOptions
         raise LibraryError(f"{record.uri}: the file has changed since it was indexed; index it again first")
 
 
-def _batches(
-    sets: Iterator[tuple[SegmentRow, TokenSet]],
-) -> Iterator[list[tuple[SegmentRow, TokenSet]]]:
-    batch: list[tuple[SegmentRow, TokenSet]] = []
-    for one in sets:
+def _batches(contents: Iterator[_Content]) -> Iterator[list[_Content]]:
+    batch: list[_Content] = []
+    for one in contents:
         batch.append(one)
         if len(batch) == _BATCH:
             yield batch

@@ -1,8 +1,9 @@
-"""Small CoCa models with a vocabulary of a few dozen words, and a captioner that is a test double."""
+"""Small CoCa models with a vocabulary of a few dozen words, and captioners that are test doubles."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from csat_fusion.tokens import TokenSet
 from encoders.captioning import Caption, CaptionerInfo, CaptionerOptions, KeyFrame
-from encoders.errors import EncoderClosed, EncoderInputError
+from encoders.errors import EncoderClosed, EncoderInputError, TokensUnavailable
 from encoders.openclip.architecture import build
 
 WIDTH, VOCABULARY, CONTEXT = 32, 24, 10
@@ -106,6 +107,8 @@ class Teller:
             self.seen.append(len(one))
             level = float((one.tokens.float().mean(1) * one.weight).sum() / one.weight.sum())
             span = (None if spans is None else spans[i]) or one.span
+            if not -torch.inf < span[0] < span[1] < torch.inf:
+                raise EncoderInputError("a span must be finite and end after it starts")
             text = "" if level > 250 else f"Level {round(level / 10) * 10}"
             found.append(Caption(text, *span, self.info.name, 0.5))
         return found
@@ -122,3 +125,39 @@ class Teller:
     def _check(self) -> None:
         if self._closed:
             raise EncoderClosed("closed")
+
+
+class Looker(Teller):
+    """A captioner that looks at three key frames, and says how bright each is."""
+
+    def __init__(self, options: CaptionerOptions) -> None:
+        super().__init__(options)
+        self.shown: list[list[KeyFrame]] = []
+        self.info = replace(
+            self.info, name="python:tests.encoders.cocas:Looker", token_width=0, image_height=16, key_frames=3
+        )
+
+    def tokens(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        self._check()
+        raise TokensUnavailable("it looks at pictures")
+
+    def caption(
+        self,
+        token_sets: Sequence[TokenSet | None],
+        *,
+        spans: Sequence[tuple[float, float] | None] | None = None,
+        key_frames: Sequence[Sequence[KeyFrame]] | None = None,
+    ) -> list[Caption]:
+        self._check()
+        frames = [] if key_frames is None else list(key_frames)
+        if len(frames) != len(token_sets) or (spans is not None and len(spans) != len(frames)) or not all(frames):
+            raise EncoderInputError("key frames and a span for each segment")
+        found = []
+        for i, shown in enumerate(frames):
+            if any(one.image.dtype != np.uint8 or one.image.ndim != 3 or one.image.shape[2] != 3 for one in shown):
+                raise EncoderInputError("pictures must be uint8 [H, W, 3]")
+            self.shown.append(list(shown))
+            levels = ", ".join(str(round(float(one.image.mean()) / 10) * 10) for one in shown)
+            span = (None if spans is None else spans[i]) or (shown[0].start_seconds, shown[-1].end_seconds)
+            found.append(Caption(f"Seen: {levels}", *span, self.info.name, None))
+        return found

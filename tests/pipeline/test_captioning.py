@@ -9,20 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from encoders.base import LoadOptions
-from encoders.captioning import Caption, CaptionerOptions, Wording
-from pipeline.captioning import caption_library, caption_segments
+from encoders.captioning import Caption, CaptionerOptions, KeyFrame, Wording
+from pipeline.captioning import _thinned, caption_library, caption_segments
 from pipeline.catalog.records import CaptionRecord
 from pipeline.digest import DigestOptions, TokenOptions
 from pipeline.errors import LibraryBusy, LibraryError, OptionError, SourceNotFound, UnknownVideo
+from pipeline.gate import GateOptions
 from pipeline.ingest import DecodeOptions, IngestOptions
 from pipeline.library import Library
 from pipeline.media import Span
+from pipeline.sampling import SamplingOptions
 from pipeline.segments import SegmentOptions
 from tests.drawing import draw_video
-from tests.encoders.cocas import Teller
+from tests.encoders.cocas import Looker, Teller
 from tests.pipeline.fakes import ToneEncoder
 
 SCRIPTED = "tests.pipeline.scripted:StepsSource"  # 4 s each of the levels 40, 120, 200
@@ -43,6 +48,10 @@ class Mute(Teller):
 
 def teller(reads: str = "", kind: type[Teller] = Teller) -> Teller:
     return kind(CaptionerOptions(LoadOptions("cpu", "fp32", 0, 0, 0), Wording(), 8), reads)
+
+
+def looker() -> Looker:
+    return Looker(CaptionerOptions(LoadOptions("cpu", "fp32", 0, 0, 0), Wording(), 8))
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +124,49 @@ def test_tokens_of_another_encoder_are_not_taken_and_the_rest_is_read_again(libr
     found = caption_segments(library, video, captioner, options=OPTIONS)
     assert [one.text for one in found.captions] == ["Old", "Old", "Level 200"]
     assert (found.from_kept, found.from_frames) == (0, 1)
+
+
+def test_a_captioner_that_looks_at_pictures_is_shown_those_of_each_segment(library: Library) -> None:
+    captioner = looker()
+    found = caption_segments(library, "film.mp4", captioner, options=OPTIONS)
+    assert (found.from_kept, found.from_frames, found.without) == (0, 3, 0)
+    assert [one.text for one in found.captions] == ["Seen: 40", "Seen: 120", "Seen: 200"]
+    for (_, start, end), shown in zip(EXPECTED, captioner.shown, strict=True):
+        assert (shown[0].start_seconds, shown[-1].end_seconds) == (start, end)
+        assert all(start <= one.seconds < end for one in shown)
+        assert all(one.image.base is None for one in shown)  # not a view that holds a whole block
+
+
+def test_the_pictures_shown_are_few_and_cover_a_long_segment(films: list[Path], tmp_path: Path) -> None:
+    """One segment of 12 s, of which every frame is a look of its own: 120 pictures, of three kinds."""
+    options = replace(
+        OPTIONS,
+        part_seconds=60,
+        segments=SegmentOptions(detector="none", max_seconds=60),
+        sampling=SamplingOptions(mode="fps", fps=10),
+        gate=GateOptions(enabled=False),
+    )
+    captioner = looker()
+    with Library.open(tmp_path / "long", encoder=ToneEncoder()) as library:
+        (added,) = library.add(films[0], options=options)
+        assert added.state == "done", added.error
+        found = caption_segments(library, "film.mp4", captioner, options=options)
+    assert [one.text for one in found.captions] == ["Seen: 40, 120, 200"]
+    (shown,) = captioner.shown
+    assert shown[0].start_seconds == 0.0
+    assert shown[0].duration_seconds > 1  # it stands for those that were let go of
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.floats(0.01, 9)), min_size=2, max_size=14), st.integers(1, 6))
+def test_pictures_that_are_let_go_of_leave_no_time_uncovered(looks: list[tuple[int, float]], count: int) -> None:
+    frames, at = [], 3.0
+    for level, seconds in looks:
+        frames.append(KeyFrame(np.full((8, 8, 3), level, np.uint8), at, at, at + seconds))
+        at += seconds
+    kept = _thinned(frames, count)
+    assert len(kept) == min(count, len(frames))
+    assert (kept[0].start_seconds, kept[-1].end_seconds) == (3.0, at)
+    assert all(one.end_seconds == later.start_seconds for one, later in zip(kept, kept[1:], strict=False))
 
 
 def test_only_what_is_missing_is_done_unless_asked(library: Library) -> None:
