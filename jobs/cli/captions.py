@@ -78,6 +78,9 @@ def captions(
         raise UsageError(f"--list and {'--format' if form else '--out'} do not go together")
     if as_json and (form or out):
         raise UsageError(f"--json and {'--format' if form else '--out'} do not go together; --format jsonl has lines")
+    start, end = start_seconds or 0.0, float("inf") if end_seconds is None else end_seconds
+    if not 0 <= start < end:
+        raise UsageError(f"--from {start:g} --to {end:g}: must be at 0 or later, and end after that")
     settings = settings_from(config, overrides)
     with Library.open(store_path(store), create=False, device=settings.encoder.device) as library:
         record = library.video(video)
@@ -90,24 +93,25 @@ def captions(
         tracks = _tracks(library.catalog.captions_of(record.id))
         if list_tracks:
             return _list(record, tracks, as_json)
-        track, found = _chosen(tracks, track)
-        cues = _cues(library, record, found, start_seconds, end_seconds)
+        track, found = _chosen(tracks, track) if made is None else (track, tracks.get(track or "", []))
+        cues = _cues(library, record, found, start, end)
     if as_json:
         value: dict[str, Any] = {"video": record.id, "uri": record.uri, "track": track}
         value["captions"] = [cue.to_dict() for cue in cues]
         if made is not None:
             value |= {"made": made.from_kept + made.from_frames, "without": made.without}
         click.echo(json.dumps(value, ensure_ascii=False, indent=2))
-    elif out and cues:
-        with open_writer(out, form) as writer:
-            for cue in cues:
-                writer.write(cue)
-        click.echo(f"{out}: {_count(len(cues))} of {record.name} by {track}", err=True)
-    elif form or not made:
+    elif out:
+        if cues:
+            with open_writer(out, form) as writer:
+                for cue in cues:
+                    writer.write(cue)
+            click.echo(f"{out}: {_count(len(cues))} of {record.name} by {track}", err=True)
+    elif form or made is None:
         click.echo(write_cues(cues, form or "txt"), nl=False)
     if not cues:
-        within = " there" if found else f"; make some: longreel captions {record.name} --model tiny"
-        click.echo(f"{record.name} has no captions{within}", err=True)
+        hint = "" if made else f"; make some: longreel captions {record.name} --model tiny"
+        click.echo(f"{record.name} has no captions{' there' if found else hint}", err=True)
     return 0 if cues else _NOTHING
 
 
@@ -179,16 +183,12 @@ def _cues(
     library: Library,
     record: VideoRecord,
     found: list[CaptionRecord],
-    start_seconds: float | None,
-    end_seconds: float | None,
+    start: float,
+    end: float,
 ) -> list[Cue]:
-    from jobs.errors import UsageError
     from pipeline.caption_files import Cue
     from pipeline.live.types import utc_at
 
-    start, end = start_seconds or 0.0, float("inf") if end_seconds is None else end_seconds
-    if not 0 <= start < end:
-        raise UsageError(f"--from {start:g} --to {end:g}: must be at 0 or later, and end after that")
     anchors = library.catalog.anchors_of([record.id]).get(record.id, [])
     return [
         Cue(
