@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from csat_fusion.tokens import TokenSet
+    from encoders.vlm.options import VlmOptions
 
 __all__ = [
     "CAPTIONERS",
@@ -50,6 +51,7 @@ METHODS = ("greedy", "beam", "nucleus")
 CAPTIONERS: dict[str, str] = {
     "tiny": "encoders.openclip.captioner:load_tiny",
     "coca": "encoders.openclip.captioner:load_coca",
+    "vlm": "encoders.vlm.captioner:load_vlm",
     "python": "encoders.python_door:load_captioner_at",
 }
 
@@ -77,7 +79,8 @@ class CaptionerInfo:
     of the encoder whose patch tokens it takes, so that token sets kept in a library with that encoder fit; empty where
     its tokens are its own and have to be made by :meth:`Captioner.tokens`. ``token_width`` is d. ``key_frames`` is how
     many pictures of a segment it wants to see at most; 0: it reads token sets, and no pictures. One that wants pictures
-    reads no token sets.
+    reads no token sets, and its ``token_width`` is 0; pictures need not be larger than ``image_height`` and
+    ``image_width``.
     """
 
     name: str
@@ -104,6 +107,7 @@ class Captioner(Protocol):
         float32, on the CPU.
 
         Raises:
+            TokensUnavailable: it wants key frames.
             EncoderInputError, OutOfDeviceMemory, EncoderClosed.
         """
         ...
@@ -194,6 +198,7 @@ class CaptionerOptions:
     load: LoadOptions
     wording: Wording
     budget: int
+    vlm: VlmOptions | None = None
 
 
 def load_captioner(
@@ -206,13 +211,16 @@ def load_captioner(
     threads: int = 0,
     budget: int = 256,
     wording: Wording | None = None,
+    vlm: VlmOptions | None = None,
     progress: ProgressCallback | None = None,
 ) -> Captioner:
-    """Load the captioner ``name``: ``tiny``, or ``coca:ARCH/PRETRAINED`` such as
-    ``coca:coca_ViT-B-32/mscoco_finetuned_laion2b_s13b_b90k``.
+    """Load the captioner ``name``: ``tiny``, ``coca:ARCH/PRETRAINED`` such as
+    ``coca:coca_ViT-B-32/mscoco_finetuned_laion2b_s13b_b90k``, or ``vlm:MODEL@URL`` such as
+    ``vlm:qwen2.5vl:7b@http://localhost:11434/v1``.
 
     ``budget`` is how many raw tokens it attends to at most (those of a token set are merged already). ``wording`` says
-    how words are chosen. The rest is as for :func:`encoders.load_encoder`; ``precision`` is that of the image tower.
+    how words are chosen; both are for captioners that run here, and ``vlm`` for one behind an address. The rest is as
+    for :func:`encoders.load_encoder`; ``precision`` is that of the image tower.
 
     Raises:
         EncoderOptionError: for an option outside what is allowed.
@@ -228,11 +236,12 @@ def load_captioner(
     if scheme not in CAPTIONERS:
         near = difflib.get_close_matches(scheme, CAPTIONERS, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise UnknownModel(f"captioner {name!r}: no captioners are named {scheme!r}{hint}; {_known()}")
+        shown = re.sub(r"//[^/\s@]*@", "//***@", name)  # a password is not repeated
+        raise UnknownModel(f"captioner {shown!r}: no captioners are named {scheme!r}{hint}; {_known()}")
     load = LoadOptions(device, precision, batch_size, seed, threads, progress)
     module, _, function = CAPTIONERS[scheme].partition(":")
     make = cast(Callable[[str, CaptionerOptions], Captioner], getattr(importlib.import_module(module), function))
-    return make(rest, CaptionerOptions(load, wording or Wording(), budget))
+    return make(rest, CaptionerOptions(load, wording or Wording(), budget, vlm))
 
 
 def caption_pictures(captioner: Captioner, pictures: npt.NDArray[np.uint8]) -> list[Caption]:
@@ -241,6 +250,9 @@ def caption_pictures(captioner: Captioner, pictures: npt.NDArray[np.uint8]) -> l
     Raises:
         EncoderInputError, EncoderError, EncoderClosed.
     """
+    if captioner.info.key_frames:
+        frames = [[KeyFrame(picture, 0.0, 0.0, 1.0)] for picture in pictures]
+        return captioner.caption([None] * len(frames), key_frames=frames)
     import torch
 
     from csat_fusion.tokens import TokenSet
@@ -269,4 +281,4 @@ def tidy(text: str, *, full_stop: bool = False) -> str:
 
 
 def _known() -> str:
-    return "there are tiny, coca:ARCH/PRETRAINED and python:package.module:factory"
+    return "there are tiny, coca:ARCH/PRETRAINED, vlm:MODEL@URL and python:package.module:factory"

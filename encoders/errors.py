@@ -89,3 +89,34 @@ class TextTooLong(EncoderInputError):
 
 class CaptionerUnavailable(EncoderError):
     """A model that cannot caption: it has no caption decoder, or one of a kind that is not known here."""
+
+
+# -- models behind an address ------------------------------------------------------------------------------------------
+
+
+class VlmError(EncoderError):
+    """A model behind an address did not answer as it should. The message never holds the key."""
+
+
+class VlmUnreachable(VlmError):
+    """No connection: refused, no such host, cut off, or no agreement on encryption."""
+
+
+class VlmTimeout(VlmError):
+    """No whole answer within the time that one request is given."""
+
+
+class VlmUnauthorised(VlmError):
+    """The server wants a key, or another one."""
+
+
+class VlmRejected(VlmError):
+    """The server does not take such requests: no such model or address, pictures it cannot read, a limit used up."""
+
+
+class VlmOverloaded(VlmError):
+    """The server had no capacity, or failed by itself, each time it was asked."""
+
+
+class VlmAnswerInvalid(VlmError):
+    """An answer that is no chat completion, or that holds no caption where JSON was asked for."""
