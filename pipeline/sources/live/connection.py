@@ -89,7 +89,8 @@ class LiveConnection:
                 format=opening.format,
                 options=opening.options,
                 metadata_errors="replace",
-                timeout=(options.open_seconds, self._read_seconds),
+                # A feed keeps its own time, and knows better what it means.
+                timeout=(options.open_seconds, self._read_seconds if opening.feed is None else None),
             )
         except av.error.FFmpegError as error:
             failed = opening_error(error, self.url, options.open_seconds, time.monotonic() - began)

@@ -18,7 +18,7 @@ _POLL_SECONDS = 0.1
 
 
 class Feed(ABC):
-    """A file object that PyAV reads from. ``error`` is why it stopped giving: FFmpeg may have its own word for it."""
+    """A file object that PyAV reads from. ``error`` is why it gives no more, raised or not."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -100,7 +100,8 @@ class PipeFeed(Feed):
 class TailFeed(Feed):
     """Reads a file that grows, until it has not grown for ``idle_seconds``: then it is complete.
 
-    A file that was replaced by another, or cut, ends with an error: whoever opens it again reads the new one.
+    It also ends where it was replaced by another, or cut, with that for an error: whoever opens it again reads the new
+    one.
     """
 
     def __init__(self, path: str, idle_seconds: float, interrupt: Interrupt) -> None:
@@ -109,10 +110,11 @@ class TailFeed(Feed):
         self._interrupt = interrupt
         self._fd = os.open(path, os.O_RDONLY)
         self._position = 0
+        self._complete = False
 
     def _read(self, size: int) -> bytes:
         began = time.monotonic()
-        while True:
+        while not self._complete:
             if self._interrupt.is_set():
                 raise StreamEnded(f"{self.name}: stopped")
             got = os.read(self._fd, size)
@@ -120,9 +122,9 @@ class TailFeed(Feed):
                 self._position += len(got)
                 return got
             self._check_the_same()
-            if time.monotonic() - began >= self._idle_seconds:
-                return b""
-            self._interrupt.wait(_POLL_SECONDS)
+            self._complete = self.error is not None or time.monotonic() - began >= self._idle_seconds
+            self._interrupt.wait(0.0 if self._complete else _POLL_SECONDS)
+        return b""  # also when FFmpeg asks again, as it does at an end
 
     def _check_the_same(self) -> None:
         ours = os.fstat(self._fd)
@@ -131,9 +133,9 @@ class TailFeed(Feed):
         except OSError:
             return  # deleted or moved away while it is read to its end
         if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
-            raise StreamEnded(f"{self.name}: another file has taken its place")
-        if ours.st_size < self._position:
-            raise StreamEnded(f"{self.name}: the file was cut short")
+            self.error = StreamEnded(f"{self.name}: another file has taken its place")
+        elif ours.st_size < self._position:
+            self.error = StreamEnded(f"{self.name}: the file was cut short")
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -65,6 +65,8 @@ class PacketReader:
                 raise self._broken
             packet = self._next()
             if packet is None:
+                if self._feed is not None and self._feed.error is not None:
+                    raise self._feed.error
                 return
             yield packet
 
