@@ -90,6 +90,8 @@ def _measure(options: EvaluateOptions, model: str, pack: ImageTextPack, split: s
     device = options.device or "auto"
     captioner = captioner_name(model) if options.captions else None
     with _steps() as step:
+        # First, as a model may turn out to have no decoder, and the extra that scores may be missing.
+        captions = None if captioner is None else _captions(captioner, device, pack, split, options.limit, step)
         with load_encoder(model, device=device) as encoder:
             value |= _facts(encoder.info)
             if pack.labelled:
@@ -98,9 +100,7 @@ def _measure(options: EvaluateOptions, model: str, pack: ImageTextPack, split: s
             else:
                 found = evaluate_retrieval(encoder, pack, split, limit=options.limit, progress=step)
                 value["retrieval"] = found.to_dict()
-        if captioner is not None:
-            value["captions"] = _captions(captioner, device, pack, split, options.limit, step)
-    return value
+    return value if captions is None else {**value, "captions": captions}
 
 
 def _captions(name: str, device: str, pack: ImageTextPack, split: str, limit: int | None, step: Step) -> dict[str, Any]:

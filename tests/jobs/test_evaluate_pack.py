@@ -12,6 +12,7 @@ from jobs.cli import evaluate_pack
 from jobs.cli.evaluate_pack import captioner_name
 from jobs.cli.main import main
 from jobs.errors import UsageError
+from tests.encoders.models import write_config
 from tests.pipeline.evaluation.packing import colours_pack, jpeg, plain, write_files
 
 SEEING = "python:tests.pipeline.evaluation.seeing:Colours"
@@ -61,6 +62,19 @@ def test_captions(pack: str, capsys: pytest.CaptureFixture[str], monkeypatch: py
         "A green wall",
         "A blue wall",
     ]
+
+
+def test_what_cannot_caption_says_so_before_anything_is_encoded(
+    pack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encoded(*args: Any, **options: Any) -> None:
+        raise AssertionError("the pictures were encoded first")
+
+    monkeypatch.setattr("pipeline.evaluation.retrieval.evaluate_retrieval", encoded)
+    model = f"openclip:{write_config(tmp_path, 'vit')}/random"
+    error = answer(capsys, "--pack", pack, "--model", model, "--captions", code=2)["error"]
+    assert error["type"] == "CaptionerUnavailable"
+    assert "has no caption decoder" in error["message"]
 
 
 def test_a_table_for_people(pack: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
