@@ -1,4 +1,4 @@
-"""A batch job: for each video inspect -> plan -> parts -> commit, many at a time, on Ray.
+"""A batch job: for each video inspect -> plan -> parts -> commit (-> captions), many at a time, on Ray.
 
 This process is the library's one writer. Everything that a part found is committed in one transaction, ids follow from
 the content and the recipe, so a job that dies at any moment is taken up by submitting again: what is done is skipped.
@@ -10,16 +10,18 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from csat_fusion.errors import LongreelError
+from jobs.captioning import caption_video, lacks_captions
 from jobs.engine import Engine
 from jobs.reporting import JobSummary, Reporter
 from jobs.settings import RunSettings
 from jobs.workers import Taken
 from pipeline.catalog import Catalog, video_id_for
 from pipeline.errors import LibraryError
-from pipeline.ingest import ItemResult, item_from_record, part_spans, watch_task
+from pipeline.ingest import ItemResult, error_values, item_from_record, part_spans, watch_task
 from pipeline.sources import SourceItem
 from pipeline.sources.redact import redact
 
@@ -33,9 +35,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def skip_done(
-    catalog: Catalog, items: Sequence[SourceItem], recipe_key: str
+    catalog: Catalog, items: Sequence[SourceItem], recipe_key: str, captioner: str = ""
 ) -> tuple[list[SourceItem], list[ItemResult]]:
-    """Split into what there is to do and what is done and unchanged.
+    """Split into what there is to do and what is done and unchanged, with a caption by ``captioner`` (if there is to be
+    one) for each segment.
 
     Remote sources are asked for their fingerprint where they are worked on, not here. Name, tags and start time of what
     is done are taken over, as :meth:`pipeline.catalog.Catalog.describe_video` says.
@@ -50,9 +53,11 @@ def skip_done(
         if record is not None and record.state == "done" and not is_remote(item.uri):
             with contextlib.suppress(LongreelError):  # whatever is wrong with it now is found, and said, by the job
                 current = fingerprint(item.uri)
-        if record is not None and current is not None and record.is_done(current, recipe_key):
+        done = record is not None and current is not None and record.is_done(current, recipe_key)
+        if record is not None and done and not (captioner and lacks_captions(catalog, record, captioner)):
             catalog.describe_video(record.id, item.name, item.tags, item.start_time)
-            skipped.append(item_from_record(record, "skipped"))
+            captions = record.segments if captioner else None
+            skipped.append(replace(item_from_record(record, "skipped"), captions=captions))
         else:
             todo.append(item)
     return todo, skipped
@@ -90,8 +95,7 @@ class BatchJob:
             for item in queue:
                 results[item.uri] = await self._video(item)
 
-        # One more than there are decoders, so that one video can be inspected while the others decode.
-        workers = [asyncio.create_task(worker()) for _ in range(min(len(items), self._engine.decoder_count + 1))]
+        workers = [asyncio.create_task(worker()) for _ in range(min(len(items), self._engine.videos_at_once))]
         everything = asyncio.gather(*workers)
         cancel = asyncio.create_task(self._wait_for_cancel())
         handlers = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -130,6 +134,8 @@ class BatchJob:
         video_id = video_id_for(uri)
         try:
             result = await self._ingest(item, uri, video_id)
+            if self._engine.captioner is not None:
+                result = await self._captioned(item, result, video_id)
         except LibraryError:
             raise  # not this video's fault: nothing can be kept any more
         except LongreelError as error:
@@ -173,6 +179,19 @@ class BatchJob:
             await asyncio.gather(*waiting, return_exceptions=True)
         return item_from_record(self._catalog.finish_video(video_id), "done")
 
+    async def _captioned(self, item: SourceItem, result: ItemResult, video_id: str) -> ItemResult:
+        """The result of a video that is indexed, once it has its captions, or not; that costs it nothing else."""
+        video = self._catalog.video(video_id)
+
+        def progress(done: int, total: int) -> None:
+            self._reporter.captions_progress(result.uri, item.name, done, total)
+
+        captions, error = await caption_video(self._catalog, self._engine, video, item.uri, progress)
+        if error is None:
+            return replace(result, captions=captions)
+        self._catalog.record_error(error, job_id=self._job_id, video_id=video_id, uri=result.uri)
+        return replace(result, captions=captions, captions_error=error_values(error))
+
     async def _part(self, source: str, uri: str, fingerprint: str, part: PartRecord, progress: _Progress) -> None:
         task = watch_task(source, uri, fingerprint, part.span, self._engine.info, self._settings.ingest)
         try:
@@ -188,6 +207,8 @@ class BatchJob:
             key: getattr(result, key)
             for key in ("duration_seconds", "segments", "vectors", "frames_sampled", "frames_encoded", "lost_seconds")
         }
+        if result.captions is not None:
+            numbers |= {"captions": result.captions, "captions_error": result.captions_error}
         self._catalog.set_item(
             self._job_id,
             result.uri,

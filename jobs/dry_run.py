@@ -100,6 +100,8 @@ def print_estimate(request: SubmitRequest, as_json: bool) -> int:
         click.echo(json.dumps({**value, "items": [f.to_dict() for f in found]}, ensure_ascii=False))
     else:
         _show(found, estimate, request)
+        if request.settings.captions.model:
+            click.echo("what captions take is not part of the estimate", err=True)
     return 3 if counts["failed"] else 0
 
 

@@ -15,33 +15,31 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from csat_fusion.errors import LongreelError
 from encoders.errors import EncoderOptionError
-from jobs.errors import EngineError, PlacementError, UnexpectedError, WorkerLost
+from jobs.errors import EngineError, PlacementError
 from jobs.placement import Stage, check_nodes, check_placement, plan_stages
-from jobs.settings import RunSettings
-from jobs.workers import DecodeWorker, EncodeWorker, PartStateLost, Taken, ray_class
+from jobs.pool import LostWorker, WorkerPool, answer, tried
+from jobs.settings import EncoderOptions, RunSettings
+from jobs.workers import CaptionTask, CaptionWorker, DecodeWorker, EncodeWorker, Taken, ray_class
 from pipeline.errors import SourceError
 from pipeline.media import MediaInfo, PartResult
 
 if TYPE_CHECKING:
     from encoders.base import EncoderInfo
+    from encoders.captioning import CaptionerInfo
+    from pipeline.catalog.records import CaptionRecord
     from pipeline.watch import WatchTask
 
-__all__ = ["Engine", "LostWorker", "answer", "start_ray", "stop_ray"]
+__all__ = ["Engine", "start_ray", "stop_ray"]
 
 _BLOCKS_AHEAD = 4  # blocks that a decoder may be ahead of its encoder: the bound on memory for each part
 _PLACE_SECONDS = 120.0
-_BACK_SECONDS = 60.0  # for a worker whose process died to answer again
-_SAME_SECONDS = 5.0  # for a kill to arrive; and a worker that came back elsewhere may have its old number
-_log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 
 def start_ray(address: str | None, options: Any, log_folder: str | None = None) -> dict[str, float]:
@@ -117,56 +115,58 @@ def _own_sigterm() -> Any:
 class Engine:
     """The workers of one job. An async context manager; leaving it ends them.
 
+    ``info`` is the encoder's, ``captioner`` the captioner's where the settings name one.
+
     Args:
         library_precision: of the library's vectors, if it has any: taken, without measuring, where the settings leave
             the precision open and the device can compute in it.
 
     Raises (on entering):
         PlacementError: the cluster has not what the stages ask for.
-        EncoderError: the model cannot be loaded.
+        EncoderError: the model or the captioner cannot be loaded.
     """
 
     def __init__(self, settings: RunSettings, resources: dict[str, float], library_precision: str = "") -> None:
         self._settings = settings
         self._library_precision = library_precision if settings.encoder.precision == "auto" else ""
-        self._decode_stage, self._encode_stage = plan_stages(settings.workers, resources)
-        check_placement((self._decode_stage, self._encode_stage), resources)
-        self._decoders: list[Any] = []
-        self._encoders: list[Any] = []
-        self._free: asyncio.Queue[Any] = asyncio.Queue()
+        self.stages = plan_stages(settings.workers, resources, captions=bool(settings.captions.model))
+        check_placement(self.stages, resources)
+        self._cores = resources.get("CPU", 1.0)
+        self._encoder_options = self._with_threads(self.stages[1])
+        self._pools: list[WorkerPool] = []
         self._load: dict[Any, int] = {}
-        self._pids: dict[Any, int] = {}
-        self._returning: dict[Any, asyncio.Task[bool]] = {}
-        # On the CPU the encoders share the cores of their nodes; each more thread than a core would cost both.
-        threads = settings.encoder.threads or max(1, int(resources.get("CPU", 1) / self._encode_stage.count))
-        self._encoder_options = replace(settings.encoder, threads=threads)
         self.info: EncoderInfo
+        self.captioner: CaptionerInfo | None = None
 
     @property
-    def decoder_count(self) -> int:
-        return self._decode_stage.count
+    def captioner_count(self) -> int:
+        return sum(stage.count for stage in self.stages if stage.name == "caption")
 
     @property
-    def stages(self) -> tuple[Stage, Stage]:
-        return self._decode_stage, self._encode_stage
+    def videos_at_once(self) -> int:
+        """How many videos keep all workers busy: one for each decoder and captioner, and one that is inspected."""
+        return self.stages[0].count + self.captioner_count + 1
 
     async def __aenter__(self) -> Engine:
         import ray
 
         settings = self._settings
         check_nodes(self.stages, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-        decoder = ray_class(DecodeWorker, **self._decode_stage.ray_options())
-        encoder = ray_class(EncodeWorker, **self._encode_stage.ray_options())
+        decode, encode, *caption = self.stages
         try:
-            self._encoders = [
-                encoder.remote(settings.model, settings.ingest.digest) for _ in range(self._encode_stage.count)
-            ]
-            self._decoders = [decoder.remote(settings.ingest.decode) for _ in range(self._decode_stage.count)]
-            for worker in self._decoders:
-                self._free.put_nowait(worker)
-            self._load = dict.fromkeys(self._encoders, 0)
+            reads = ""
+            if caption:
+                self._captioners = self._started(
+                    caption[0], CaptionWorker, settings.captions, self._with_threads(caption[0]), settings.ingest
+                )
+                await self._placed()
+                infos = await asyncio.gather(*(answer(worker.load.remote()) for worker in self._captioners.workers))
+                self.captioner, reads = infos[0], infos[0].reads
+            self._encoders = self._started(encode, EncodeWorker, settings.model, settings.ingest.digest, reads)
+            self._decoders = self._started(decode, DecodeWorker, settings.ingest.decode, at_rest=SourceError)
+            self._load = dict.fromkeys(self._encoders.workers, 0)
             await self._placed()
-            first, *others = self._encoders
+            first, *others = self._encoders.workers
             self.info = await self._load_first(first)
             # What the first one measured holds for all, also for one that comes back: same precision, same batches.
             self._encoder_options = replace(
@@ -177,6 +177,19 @@ class Engine:
             self._kill()
             raise
         return self
+
+    def _with_threads(self, stage: Stage) -> EncoderOptions:
+        """How a model runs on the CPU: those of a stage share the cores; each more thread than a core costs all."""
+        options = self._settings.encoder
+        return replace(options, threads=options.threads or max(1, int(self._cores / stage.count)))
+
+    def _started(
+        self, stage: Stage, kind: type[Any], *arguments: Any, at_rest: type[Exception] = LongreelError
+    ) -> WorkerPool:
+        actor = ray_class(kind, **stage.ray_options())
+        pool = WorkerPool(stage, [actor.remote(*arguments) for _ in range(stage.count)], at_rest)
+        self._pools.append(pool)
+        return pool
 
     async def _load_first(self, encoder: Any) -> EncoderInfo:
         info: EncoderInfo
@@ -196,22 +209,14 @@ class Engine:
         self._kill()
 
     def _kill(self) -> None:
-        import ray
-
-        for task in self._returning.values():
-            task.cancel()
-        for worker in [*self._decoders, *self._encoders]:
-            with contextlib.suppress(Exception):  # the cluster may be gone already
-                ray.kill(worker, no_restart=True)
+        for pool in self._pools:
+            pool.kill()
 
     async def _placed(self) -> None:
         import ray
 
-        workers = [*self._encoders, *self._decoders]
-        waiting = [worker.pid.remote() for worker in workers]
         try:
-            pids = await asyncio.wait_for(asyncio.gather(*(answer(ref) for ref in waiting)), _PLACE_SECONDS)
-            self._pids = dict(zip(workers, pids, strict=True))
+            await asyncio.wait_for(asyncio.gather(*(pool.placed() for pool in self._pools)), _PLACE_SECONDS)
         except asyncio.TimeoutError:
             asked = ", ".join(f"{s.name} {s.count} x {s.ray_options()}" for s in self.stages)
             free = await asyncio.to_thread(ray.available_resources)
@@ -220,13 +225,6 @@ class Engine:
                 f"the workers could not be placed within {_PLACE_SECONDS:.0f} s: other jobs hold what they need. "
                 f"Asked: {asked}; free in the whole cluster, after those that were placed: {left}"
             ) from None
-
-    async def worker_pids(self) -> dict[str, list[int]]:
-        """Process ids by stage."""
-        return {
-            "decode": [await answer(w.pid.remote()) for w in self._decoders],
-            "encode": [await answer(w.pid.remote()) for w in self._encoders],
-        }
 
     async def inspect(self, source: str, uri: str, known: str | None) -> tuple[MediaInfo | None, str]:
         """Facts and fingerprint of a source, found by any decode worker; no facts when the fingerprint is ``known``.
@@ -237,11 +235,11 @@ class Engine:
         """
 
         async def once() -> tuple[MediaInfo | None, str]:
-            async with self._decoder() as decoder:
+            async with self._decoders.borrowed() as decoder:
                 facts: tuple[MediaInfo | None, str] = await answer(decoder.inspect.remote(source, uri, known))
                 return facts
 
-        return await self._tried(once, uri)
+        return await tried(self._settings.workers.attempts, once, uri)
 
     async def run_part(self, key: str, task: WatchTask, on_progress: Callable[[Taken], None]) -> PartResult:
         """Decode and encode one part.
@@ -257,25 +255,16 @@ class Engine:
             attempt += 1
             return await self._attempt(f"{key}.{attempt}", task, on_progress)
 
-        return await self._tried(once, task.uri)
-
-    async def _tried(self, once: Callable[[], Awaitable[_T]], uri: str) -> _T:
-        for attempt in range(1, self._settings.workers.attempts + 1):
-            try:
-                return await once()
-            except LostWorker as error:
-                _log.info("a worker died on %s (attempt %d): %s", uri, attempt, error)
-                last = error
-        attempts = self._settings.workers.attempts
-        raise WorkerLost(f"{uri}: a worker process died {attempts} times on it ({last})") from last
+        return await tried(self._settings.workers.attempts, once, task.uri)
 
     async def _attempt(self, key: str, task: WatchTask, on_progress: Callable[[Taken], None]) -> PartResult:
-        encoder = min(self._encoders, key=lambda worker: (worker in self._returning, self._load[worker]))
+        encoders = self._encoders
+        encoder = min(encoders.workers, key=lambda worker: (encoders.is_away(worker), self._load[worker]))
         self._load[encoder] += 1
         try:
-            await self._is_back(encoder)
+            await encoders.is_back(encoder)
             pending: deque[Any] = deque()
-            async with self._decoder() as decoder:
+            async with self._decoders.borrowed() as decoder:
                 blocks = decoder.watch.options(
                     num_returns="streaming", _generator_backpressure_num_objects=_BLOCKS_AHEAD
                 ).remote(task)
@@ -298,87 +287,24 @@ class Engine:
         except BaseException as error:
             encoder.drop.remote(key)
             if isinstance(error, LostWorker):  # perhaps it was this one: then no call would reach it now
-                self._expect(encoder)
+                encoders.expect(encoder)
             raise
         finally:
             self._load[encoder] -= 1
 
-    @asynccontextmanager
-    async def _decoder(self) -> AsyncIterator[Any]:
-        """A decode worker of one's own. One that was left in the middle of its work is started anew."""
-        import ray
+    async def caption(self, task: CaptionTask) -> dict[int, CaptionRecord]:
+        """Captions of some segments of a video, by segment; those without words are left out.
 
-        decoder = await self._free.get()
-        try:
-            await self._is_back(decoder)
-            yield decoder
-        except BaseException as error:
-            # A source's error ends the stream of blocks; with any other one the decoder may still be at work.
-            if not isinstance(error, SourceError):
-                with contextlib.suppress(Exception):  # it may be dead already
-                    ray.kill(decoder, no_restart=False)
-                self._expect(decoder, anew=True)
-            raise
-        finally:
-            self._free.put_nowait(decoder)
+        Raises:
+            SourceError: the video has to be read again, and cannot be.
+            LibraryError: it has changed meanwhile, or a token set is damaged.
+            EncoderError: the captioner cannot caption.
+            WorkerLost: when workers died on it again and again.
+        """
 
-    def _expect(self, worker: Any, *, anew: bool = False) -> None:
-        """Nobody uses ``worker`` until it has answered; ``anew``: its process is another one by then."""
-        if worker not in self._returning:
-            self._returning[worker] = asyncio.create_task(self._comes_back(worker, anew))
+        async def once() -> dict[int, CaptionRecord]:
+            async with self._captioners.borrowed() as captioner:
+                found: dict[int, CaptionRecord] = await answer(captioner.caption.remote(task))
+                return found
 
-    async def _is_back(self, worker: Any) -> None:
-        task = self._returning.get(worker)
-        if task is not None and not await asyncio.shield(task):
-            raise LostWorker(f"its process died and did not come back within {_BACK_SECONDS:.0f} s")
-
-    async def _comes_back(self, worker: Any, anew: bool) -> bool:
-        """Ask until ``worker`` answers: calls to an actor that is being restarted fail at once, they do not wait."""
-        clock = asyncio.get_running_loop().time
-        began, pause = clock(), 0.05
-        try:
-            while (left := began + _BACK_SECONDS - clock()) > 0:
-                with contextlib.suppress(LostWorker, asyncio.TimeoutError):
-                    pid: int = await asyncio.wait_for(answer(worker.pid.remote()), left)
-                    if not anew or pid != self._pids.get(worker) or clock() - began > _SAME_SECONDS:
-                        self._pids[worker] = pid
-                        return True
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, 2.0)
-            return False
-        finally:
-            del self._returning[worker]
-
-
-class LostWorker(Exception):
-    """A worker or its node died: worth another attempt."""
-
-
-async def answer(ref: Any) -> Any:
-    """The value of ``ref``; errors of our own as themselves, deaths of workers as :class:`LostWorker`."""
-    from ray import exceptions
-
-    lost = (
-        exceptions.RayActorError,
-        exceptions.WorkerCrashedError,
-        exceptions.ObjectLostError,
-        exceptions.NodeDiedError,
-        exceptions.OutOfMemoryError,
-        PartStateLost,
-    )
-    try:
-        return await ref
-    except lost as error:
-        raise LostWorker(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
-    except exceptions.RayTaskError as error:
-        cause = error.cause
-        while isinstance(cause, exceptions.RayTaskError):
-            cause = cause.cause
-        if isinstance(cause, lost):
-            raise LostWorker(f"{type(cause).__name__}: {str(cause).splitlines()[0]}") from error
-        if isinstance(cause, LongreelError):
-            raise cause from None
-        # A defect of ours, or of a library, shows itself on one input: it costs that one, and the log has the rest.
-        _log.error("unexpected error in a worker: %s", error)
-        said = f"{type(cause or error).__name__}: {cause or error}".strip().splitlines()[0]
-        raise UnexpectedError(f"unexpected error in a worker: {said}") from error
+        return await tried(self._settings.workers.attempts, once, task.video.uri)

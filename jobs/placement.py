@@ -33,43 +33,62 @@ class Stage:
         return options
 
 
-def plan_stages(options: WorkerOptions, resources: Mapping[str, float]) -> tuple[Stage, Stage]:
-    """The decode and the encode stage for a cluster that has ``resources`` (CPU, GPU, memory in bytes).
+def plan_stages(options: WorkerOptions, resources: Mapping[str, float], *, captions: bool = False) -> tuple[Stage, ...]:
+    """The decode and the encode stage for a cluster that has ``resources`` (CPU, GPU, memory in bytes); with
+    ``captions`` the caption stage as well.
 
-    One encoder for each GPU, or one in all; every CPU that is left decodes. Where a count is automatic, the plan fits
-    the CPUs that there are: there are no more encoders than leave a decoder its CPU, and where even one of each is too
-    much, they share what there is. What somebody asked for by number is not made smaller.
+    One encoder, and one captioner, for each GPU, or one in all; every CPU that is left decodes. Where a count is
+    automatic, the plan fits the CPUs that there are: there are no more of them than leave the others their CPU, and
+    where even one of each is too much, they share what there is. What somebody asked for by number is not made smaller.
     """
     cpus, cluster_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    gpus = options.encode_gpus if options.encode_gpus >= 0 else (1.0 if cluster_gpus else 0.0)
+    gpus, caption_gpus = options.encode_gpus, options.caption_gpus
+    if gpus < 0:
+        gpus = 0.0 if not cluster_gpus else 0.5 if captions and caption_gpus else 1.0
+    if caption_gpus < 0:
+        caption_gpus = 0.0 if not cluster_gpus else 0.5 if gpus else 1.0
+    captioners = 0
+    if captions:
+        room = cpus - max(1, options.decoders) * options.decode_cpus - max(1, options.encoders) * options.encode_cpus
+        wanted = int(cluster_gpus) if caption_gpus else 1
+        captioners = options.captioners or max(1, min(wanted, int(room / options.caption_cpus)))
     encoders = options.encoders
     if not encoders:
-        room = int((cpus - max(1, options.decoders) * options.decode_cpus) / options.encode_cpus)
-        wanted = int(cluster_gpus / gpus) if gpus and cluster_gpus else 1
-        encoders = max(1, min(wanted, room))
-    left = cpus - encoders * options.encode_cpus
+        room = cpus - max(1, options.decoders) * options.decode_cpus - captioners * options.caption_cpus
+        left_gpus = cluster_gpus - captioners * caption_gpus
+        wanted = int(left_gpus / gpus) if gpus and cluster_gpus else 1
+        encoders = max(1, min(wanted, int(room / options.encode_cpus)))
+    left = cpus - encoders * options.encode_cpus - captioners * options.caption_cpus
     decoders = options.decoders or max(1, int(left / options.decode_cpus))
-    stages = (
+    stages = [
         Stage("decode", decoders, options.decode_cpus, 0.0, options.decode_memory_bytes),
         Stage("encode", encoders, options.encode_cpus, gpus, options.encode_memory_bytes),
-    )
-    return _shared(options, stages, cpus)
+    ]
+    asked = [options.decoders, options.encoders]
+    if captions:
+        memory = options.caption_memory_bytes
+        stages.append(Stage("caption", captioners, options.caption_cpus, caption_gpus, memory))
+        asked.append(options.captioners)
+    return _shared(stages, asked, cpus)
 
 
-def _shared(options: WorkerOptions, stages: tuple[Stage, Stage], cpus: float) -> tuple[Stage, Stage]:
-    """The stages with smaller shares of the CPUs when it is the automatic one that makes them too many."""
+def _shared(stages: Sequence[Stage], asked: Sequence[int], cpus: float) -> tuple[Stage, ...]:
+    """The stages with smaller shares of the CPUs when it is the automatic ones that make them too many.
+
+    Args:
+        asked: for each the count that somebody asked for; 0: automatic.
+    """
     needed = sum(stage.count * stage.cpus for stage in stages)
-    asked = options.decoders * options.decode_cpus + options.encoders * options.encode_cpus
-    largest = max(options.decode_cpus, options.encode_cpus)
-    automatic = not (options.decoders and options.encoders)
-    if needed <= cpus or not automatic or asked > cpus or largest > max(1.0, cpus):
-        return stages
+    asked_cpus = sum(count * stage.cpus for count, stage in zip(asked, stages, strict=True))
+    largest = max(stage.cpus for stage in stages)
+    if needed <= cpus or all(asked) or asked_cpus > cpus or largest > max(1.0, cpus):
+        return tuple(stages)
     # A share is a number for the scheduler alone: no process is slowed down by it.
-    decode, encode = (
+    shared = tuple(
         replace(stage, cpus=math.floor(stage.cpus * cpus / needed * _SHARES_PER_CPU) / _SHARES_PER_CPU)
         for stage in stages
     )
-    return (decode, encode) if min(decode.cpus, encode.cpus) > 0 else stages
+    return shared if min(stage.cpus for stage in shared) > 0 else tuple(stages)
 
 
 _ASKED: tuple[tuple[str, str, Callable[[Stage], float]], ...] = (

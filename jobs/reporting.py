@@ -38,9 +38,14 @@ class JobSummary:
         }
 
     @property
+    def without_captions(self) -> int:
+        """How many videos have not all the captions that they could have."""
+        return sum(item.captions_error is not None for item in self.items)
+
+    @property
     def exit_code(self) -> int:
         """0 all done, 3 finished with failures; see ``longreel --help``."""
-        return 3 if self.count("failed") or self.count("cancelled") else 0
+        return 3 if self.count("failed") or self.count("cancelled") or self.without_captions else 0
 
 
 class Reporter(Protocol):
@@ -50,6 +55,7 @@ class Reporter(Protocol):
     def job_started(self, job: str, total: int) -> None: ...
     def video_started(self, uri: str, name: str, duration_seconds: float | None) -> None: ...
     def video_progress(self, uri: str, done_seconds: float, frames_encoded: int) -> None: ...
+    def captions_progress(self, uri: str, name: str, done_segments: int, segments: int) -> None: ...
     def video_ended(self, name: str, item: ItemResult) -> None: ...
     def job_ended(self, summary: JobSummary) -> None: ...
 
@@ -86,6 +92,9 @@ class JsonReporter:
                 {"event": "progress", "uri": uri, "done_seconds": done_seconds, "frames_encoded": frames_encoded}
             )
 
+    def captions_progress(self, uri: str, name: str, done_segments: int, segments: int) -> None:
+        self._write({"event": "captions", "uri": uri, "done_segments": done_segments, "segments": segments})
+
     def video_ended(self, name: str, item: ItemResult) -> None:
         self._write({"event": "ended", **item.to_dict()})
 
@@ -115,6 +124,8 @@ class LineReporter:
     def video_started(self, uri: str, name: str, duration_seconds: float | None) -> None: ...
 
     def video_progress(self, uri: str, done_seconds: float, frames_encoded: int) -> None: ...
+
+    def captions_progress(self, uri: str, name: str, done_segments: int, segments: int) -> None: ...
 
     def video_ended(self, name: str, item: ItemResult) -> None:
         self._ended += 1
@@ -167,6 +178,16 @@ class RichReporter:
             self._videos[uri], completed=done, detail=f"{clock(done)}{of}, {frames_encoded} frames encoded"
         )
 
+    def captions_progress(self, uri: str, name: str, done_segments: int, segments: int) -> None:
+        if uri not in self._videos:  # it was indexed before
+            self._videos[uri] = self._progress.add_task(f"  {shorten(name)}", total=segments, detail="")
+        self._progress.update(
+            self._videos[uri],
+            completed=done_segments,
+            total=segments,
+            detail=f"captions of {done_segments} of {segments} segments",
+        )
+
     def video_ended(self, name: str, item: ItemResult) -> None:
         from rich.text import Text
 
@@ -215,7 +236,7 @@ def describe_item(name: str, item: ItemResult) -> str:
     if item.error is not None:
         return f"{item.state} {name}: {item.error['type']}: {item.error['message']}"
     if item.state != "done":
-        return f"{item.state} {name}"
+        return f"{item.state} {name}{_describe_captions(item)}"
     text = f"done {name}"
     if item.duration_seconds is not None:
         text += f", {clock(item.duration_seconds)}"
@@ -223,4 +244,11 @@ def describe_item(name: str, item: ItemResult) -> str:
     text += f" ({item.frames_encoded} of {item.frames_sampled} sampled frames encoded)"
     if item.lost_seconds > 0:
         text += f", {item.lost_seconds:.1f} s lost to damage"
-    return text
+    return text + _describe_captions(item)
+
+
+def _describe_captions(item: ItemResult) -> str:
+    if item.captions_error is not None:
+        error = item.captions_error
+        return f"; {item.captions} captions, then {error['type']}: {error['message']}"
+    return "" if item.captions is None else f", {item.captions} captions"

@@ -154,7 +154,7 @@ def _run(store: Store, catalog: Catalog, request: SubmitRequest, reporter: Repor
     ended: dict[str, ItemResult] = {}
     if store.is_bound:
         recipe_key = request.settings.ingest.recipe_key(store.manifest.fingerprint)
-        todo, skipped = skip_done(catalog, request.items, recipe_key)
+        todo, skipped = skip_done(catalog, request.items, recipe_key, request.settings.captions.model)
         names = {redact(item.uri): item.name for item in request.items}
         catalog.set_items(request.job_id, {item.uri: {"state": "skipped"} for item in skipped})
         for item in skipped:
@@ -185,13 +185,17 @@ def _work(
         _require_model(request.settings.model, reporter)
 
     async def run(resources: dict[str, float]) -> JobSummary:
-        reporter.note(f"loading {request.settings.model}")
+        captioner = request.settings.captions.model
+        reporter.note(f"loading {request.settings.model}{' and ' + captioner if captioner else ''}")
         async with Engine(request.settings, resources, store.manifest.precision) as engine:
             info = engine.info
             store.bind(info)
             catalog.dimension = info.dimension
             weights = " (RANDOM weights: for trials only, the words mean nothing to it)" if info.random else ""
             reporter.note(f"model {info.name}{weights} on {info.device}, {info.precision}: {info.precision_reason}")
+            if (words := engine.captioner) is not None:
+                random = " (RANDOM weights: for trials only, its words mean nothing)" if words.random else ""
+                reporter.note(f"captions by {words.name}{random} on {words.device}")
             return await BatchJob(catalog, engine, request.settings, request.job_id, reporter).run(todo)
 
     reporter.note("joining Ray" if request.address else "starting Ray on this machine")

@@ -5,16 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from encoders.captioning import Wording
+from encoders.vlm.options import VlmOptions
 from jobs.errors import SettingsError
 from pipeline.errors import OptionError
 from pipeline.index_kinds import IndexOptions
 from pipeline.ingest import IngestOptions
 from pipeline.live.options import LiveSettings
 from pipeline.search import SearchOptions
+from pipeline.sources.redact import redact_word
 
-__all__ = ["DEFAULT_MODEL", "EncoderOptions", "RunSettings", "WorkerOptions", "load_settings", "settings_from_dict"]
+if TYPE_CHECKING:
+    from encoders.captioning import Captioner
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "CaptionSettings",
+    "EncoderOptions",
+    "RunSettings",
+    "WorkerOptions",
+    "load_settings",
+    "settings_from_dict",
+]
 
 DEFAULT_MODEL = "openclip:ViT-B-32/laion2b_s34b_b79k"
 
@@ -34,7 +48,8 @@ class EncoderOptions:
 class WorkerOptions:
     """What the stages of a batch job ask of Ray. Counts of 0 are chosen from what the cluster has.
 
-    ``encode_gpus`` below 0: one GPU for each encoder where the cluster has GPUs, else none.
+    ``encode_gpus`` and ``caption_gpus`` below 0: where the cluster has GPUs one for each encoder, or one for an encoder
+    and a captioner together; else none. Captioners are started for jobs that make captions.
     ``attempts``: how often a part is tried when its worker process dies (a broken file is not tried again).
     """
 
@@ -45,14 +60,21 @@ class WorkerOptions:
     encode_cpus: float = 1.0
     encode_gpus: float = -1.0
     encode_memory_bytes: int = 0
+    captioners: int = 0
+    caption_cpus: float = 1.0
+    caption_gpus: float = -1.0
+    caption_memory_bytes: int = 0
     attempts: int = 3
     object_store_bytes: int = 512 * 1024**2
 
     def __post_init__(self) -> None:
-        for name in ("decoders", "encoders", "decode_memory_bytes", "encode_memory_bytes"):
+        for name in (
+            *("decoders", "encoders", "captioners"),
+            *("decode_memory_bytes", "encode_memory_bytes", "caption_memory_bytes"),
+        ):
             if getattr(self, name) < 0:
                 raise OptionError(f"workers.{name} is {getattr(self, name)}; allowed: 0 (automatic) or more")
-        for name in ("decode_cpus", "encode_cpus"):
+        for name in ("decode_cpus", "encode_cpus", "caption_cpus"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise OptionError(f"workers.{name} is {value}; allowed: more than 0")
@@ -65,12 +87,51 @@ class WorkerOptions:
 
 
 @dataclass(frozen=True)
+class CaptionSettings:
+    """Captions that a batch job makes of what it indexes. ``model`` is the captioner's name; empty: none are made.
+
+    ``budget`` and ``wording`` are for captioners that run here, ``vlm`` for those behind an address; how device and
+    precision are chosen is as for the encoder.
+    """
+
+    model: str = ""
+    budget: int = 256
+    wording: Wording = field(default_factory=Wording)
+    vlm: VlmOptions = field(default_factory=VlmOptions)
+
+    def __post_init__(self) -> None:
+        if redact_word(self.model) != self.model:
+            raise OptionError("captions.model: its address holds a password; allowed: a key in an environment variable")
+
+    def load(self, options: EncoderOptions) -> Captioner:
+        """The captioner.
+
+        Raises:
+            EncoderError: no such captioner, no weights, wrong weights, an option outside what is allowed.
+        """
+        from encoders.captioning import load_captioner
+
+        return load_captioner(
+            self.model,
+            device=options.device,
+            precision=options.precision,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            threads=options.threads,
+            budget=self.budget,
+            wording=self.wording,
+            vlm=self.vlm,
+        )
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """Everything that a command may be told."""
 
     model: str = DEFAULT_MODEL
     ingest: IngestOptions = field(default_factory=IngestOptions)
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    captions: CaptionSettings = field(default_factory=CaptionSettings)
     workers: WorkerOptions = field(default_factory=WorkerOptions)
     index: IndexOptions = field(default_factory=IndexOptions)
     search: SearchOptions = field(default_factory=SearchOptions)

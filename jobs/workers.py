@@ -1,27 +1,29 @@
-"""The two kinds of Ray actors of a batch job. They hold what is dear to start: a decoder process, a loaded model.
+"""The kinds of Ray actors of a batch job. They hold what is dear to start: a decoder process, a loaded model.
 
 Decode workers look at parts and stream blocks; encode workers take the blocks of several parts, each in its own order,
 and give the part's result with the last one. A part's state lives in one encode worker, so nothing is merged across
-workers.
+workers. Caption workers say what happens in segments that are in the catalog.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from jobs.settings import EncoderOptions
+from jobs.settings import CaptionSettings, EncoderOptions
 from pipeline.digest import Digest, DigestOptions
-from pipeline.ingest import DecodeOptions, inspect_in
+from pipeline.ingest import DecodeOptions, IngestOptions, inspect_in
 from pipeline.media import Block, MediaInfo, PartResult, WatchSummary
 
 if TYPE_CHECKING:
     from encoders.base import Encoder, EncoderInfo
+    from encoders.captioning import Captioner, CaptionerInfo
+    from pipeline.catalog.records import CaptionRecord, SegmentRow, VideoRecord
     from pipeline.watch import WatchTask
 
-__all__ = ["DecodeWorker", "EncodeWorker", "PartStateLost", "Taken"]
+__all__ = ["CaptionTask", "CaptionWorker", "DecodeWorker", "EncodeWorker", "PartStateLost", "Taken", "ray_class"]
 
 
 class PartStateLost(Exception):
@@ -66,11 +68,16 @@ class DecodeWorker:
 
 
 class EncodeWorker:
-    """Holds a loaded model and the digests of the parts in progress."""
+    """Holds a loaded model and the digests of the parts in progress.
 
-    def __init__(self, model: str, digest: DigestOptions) -> None:
+    ``tokens_of`` is the fingerprint of the model whose token sets a captioner will read: of that one they are kept,
+    whatever ``digest`` says.
+    """
+
+    def __init__(self, model: str, digest: DigestOptions, tokens_of: str = "") -> None:
         self._model = model
         self._digest_options = digest
+        self._tokens_of = tokens_of
         self._encoder: Encoder | None = None
         self._parts: dict[str, tuple[int, Digest]] = {}
 
@@ -94,6 +101,9 @@ class EncodeWorker:
                 seed=options.seed,
                 threads=min(options.threads, len(os.sched_getaffinity(0))),
             )
+            if self._encoder.info.fingerprint == self._tokens_of:
+                tokens = replace(self._digest_options.tokens, keep=True)
+                self._digest_options = replace(self._digest_options, tokens=tokens)
         return self._encoder.info
 
     def pid(self) -> int:
@@ -125,6 +135,57 @@ class EncodeWorker:
     def drop(self, part: str) -> None:
         """Forget a part that will not be finished."""
         self._parts.pop(part, None)
+
+
+@dataclass(frozen=True)
+class CaptionTask:
+    """Some segments of a video, to be captioned.
+
+    Attributes:
+        source: where it is, credentials included.
+        tokens: their token sets as they are kept, in the order of ``segments``; ``None``: the video is read again.
+    """
+
+    video: VideoRecord
+    source: str
+    segments: tuple[SegmentRow, ...]
+    tokens: tuple[bytes, ...] | None
+
+
+class CaptionWorker:
+    """Holds a loaded captioner. Videos that it has to read again are decoded in a child process."""
+
+    def __init__(self, captions: CaptionSettings, options: EncoderOptions, ingest: IngestOptions) -> None:
+        self._captions = captions
+        self._options = options
+        self._ingest = ingest
+        self._captioner: Captioner | None = None
+
+    def pid(self) -> int:
+        """This worker's process."""
+        return os.getpid()
+
+    def load(self) -> CaptionerInfo:
+        """Load the captioner (once) and say what it is.
+
+        Raises:
+            EncoderError: no such captioner, no weights, wrong weights.
+        """
+        return self._loaded().info
+
+    def caption(self, task: CaptionTask) -> dict[int, CaptionRecord]:
+        """See :func:`pipeline.captioning.captions_for`."""
+        from pipeline.captioning import captions_for
+
+        return captions_for(
+            self._loaded(), task.video, task.segments, task.tokens, options=self._ingest, source=task.source
+        )
+
+    def _loaded(self) -> Captioner:
+        if self._captioner is None:
+            threads = min(self._options.threads, len(os.sched_getaffinity(0)))
+            self._captioner = self._captions.load(replace(self._options, threads=threads))
+        return self._captioner
 
 
 def ray_class(worker: type[Any], **options: Any) -> Any:

@@ -30,9 +30,17 @@ if TYPE_CHECKING:
     from csat_fusion.compressors.base import Compressor
     from csat_fusion.tokens import TokenSet
     from encoders.captioning import Captioner, CaptionerInfo, KeyFrame
+    from pipeline.catalog import Catalog
     from pipeline.library import Library
 
-__all__ = ["CaptionedVideo", "caption_library", "caption_segments"]
+__all__ = [
+    "CaptionedVideo",
+    "caption_library",
+    "caption_segments",
+    "captions_for",
+    "kept_and_missing",
+    "kept_tokens",
+]
 
 _BATCH = 16  # segments that are captioned, and kept, at once
 _PICTURES = 4  # times as many pictures as key frames are held of a segment that is being read
@@ -111,21 +119,13 @@ def caption_segments(
     if limit is not None and len(rows) > limit:
         rows = [rows[(2 * i + 1) * len(rows) // (2 * limit)] for i in range(limit)]
     todo = [row for row in rows if row.id not in done]
-    kept, missing = _kept(library, captioner.info, record.uri, todo)
+    kept, missing = kept_and_missing(catalog, captioner.info, library.manifest.fingerprint, todo)
     counts = {"kept": 0, "frames": 0}
-    read_again = _from_frames(record, missing, captioner, options or IngestOptions()) if missing else iter(())
-    for where, sets in (("kept", kept), ("frames", read_again)):
-        for batch in _batches(sets):
-            found = captioner.caption(
-                [one.tokens for one in batch],
-                spans=[(one.row.span.start_seconds, one.row.span.end_seconds) for one in batch],
-                key_frames=[one.key_frames for one in batch],
-            )
-            new = {
-                one.row.id: CaptionRecord(record.id, name, caption.text, one.row.span, caption.confidence)
-                for one, caption in zip(batch, found, strict=True)
-                if caption.text
-            }
+    from_kept = (_from_payload(record, row, kept_tokens(catalog, record, row)) for row in kept)
+    from_frames = _from_frames(record, missing, captioner, options or IngestOptions(), record.uri)
+    for where, contents in (("kept", from_kept), ("frames", from_frames)):
+        for batch in _batches(contents):
+            new = _captions(captioner, record, batch)
             with library.writing("caption") as writer:
                 writer.keep_captions(record.id, name, new)
             counts[where] += len(new)
@@ -134,6 +134,59 @@ def caption_segments(
     ours = tuple(one for one in catalog.captions_of(record.id) if one.model == name)
     without = len(todo) - counts["kept"] - counts["frames"]
     return CaptionedVideo(record, ours, counts["kept"], counts["frames"], without)
+
+
+def captions_for(
+    captioner: Captioner,
+    video: VideoRecord,
+    rows: Sequence[SegmentRow],
+    tokens: Sequence[bytes] | None,
+    *,
+    options: IngestOptions,
+    source: str,
+) -> dict[int, CaptionRecord]:
+    """Captions of some segments of a video, by the segment's id, and no catalog needed; segments without words are left
+    out.
+
+    Args:
+        tokens: their token sets as they are kept; ``None``: the video is read again.
+        options: how frames are read and compressed then.
+        source: where the video is; its URI, and the credentials that the catalog does not hold.
+
+    Raises:
+        SourceError, LibraryError, EncoderError: as :func:`caption_segments`.
+    """
+    contents = (
+        _from_frames(video, rows, captioner, options, source)
+        if tokens is None
+        else (_from_payload(video, row, payload) for row, payload in zip(rows, tokens, strict=True))
+    )
+    found: dict[int, CaptionRecord] = {}
+    for batch in _batches(contents):
+        found |= _captions(captioner, video, batch)
+    return found
+
+
+def kept_and_missing(
+    catalog: Catalog, info: CaptionerInfo, fingerprint: str, rows: Sequence[SegmentRow]
+) -> tuple[list[SegmentRow], list[SegmentRow]]:
+    """Segments with a token set, by the encoder of this ``fingerprint``, that this captioner can read; and those for
+    which the video has to be read again."""
+    fits = info.reads != "" and info.reads == fingerprint
+    there = catalog.segments_with_tokens(row.id for row in rows) if fits else set()
+    return [row for row in rows if row.id in there], [row for row in rows if row.id not in there]
+
+
+def kept_tokens(catalog: Catalog, video: VideoRecord, row: SegmentRow) -> bytes:
+    """The token set of a segment.
+
+    Raises:
+        LibraryError: it is gone.
+    """
+    found = catalog.token_set(row.id)
+    if found is None:
+        raise LibraryError(f"{video.uri}: the token set of {row.span} is gone: it was removed or indexed anew")
+    return found.payload
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,28 +198,27 @@ class _Content:
     key_frames: Sequence[KeyFrame] = ()
 
 
-def _kept(
-    library: Library, info: CaptionerInfo, uri: str, rows: Sequence[SegmentRow]
-) -> tuple[Iterator[_Content], list[SegmentRow]]:
-    """Segments with a token set that this captioner can read, read one by one; and those without."""
+def _captions(captioner: Captioner, video: VideoRecord, batch: Sequence[_Content]) -> dict[int, CaptionRecord]:
+    found = captioner.caption(
+        [one.tokens for one in batch],
+        spans=[(one.row.span.start_seconds, one.row.span.end_seconds) for one in batch],
+        key_frames=[one.key_frames for one in batch],
+    )
+    name = captioner.info.name
+    return {
+        one.row.id: CaptionRecord(video.id, name, caption.text, one.row.span, caption.confidence)
+        for one, caption in zip(batch, found, strict=True)
+        if caption.text
+    }
+
+
+def _from_payload(video: VideoRecord, row: SegmentRow, payload: bytes) -> _Content:
     from csat_fusion.tokens import TokenSet
 
-    if not info.reads or info.reads != library.manifest.fingerprint:
-        return iter(()), list(rows)
-    there = library.catalog.segments_with_tokens(row.id for row in rows)
-
-    def sets() -> Iterator[_Content]:
-        for row in rows:
-            found = library.catalog.token_set(row.id) if row.id in there else None
-            if found is None:
-                continue
-            try:
-                tokens = TokenSet.from_bytes(found.payload)
-            except CompressionError as error:
-                raise LibraryError(f"{uri}: the token set kept for {row.span} cannot be read: {error}") from error
-            yield _Content(row, tokens)
-
-    return sets(), [row for row in rows if row.id not in there]
+    try:
+        return _Content(row, TokenSet.from_bytes(payload))
+    except CompressionError as error:
+        raise LibraryError(f"{video.uri}: the token set kept for {row.span} cannot be read: {error}") from error
 
 
 class _Reading:
@@ -220,20 +272,22 @@ def _thinned(pictures: Sequence[KeyFrame], count: int) -> list[KeyFrame]:
 
 
 def _from_frames(
-    record: VideoRecord, rows: Sequence[SegmentRow], captioner: Captioner, options: IngestOptions
+    record: VideoRecord, rows: Sequence[SegmentRow], captioner: Captioner, options: IngestOptions, source: str
 ) -> Iterator[_Content]:
     """Of these segments, in time order, what the captioner wants, from the video's frames; a segment without a frame is
     left out.
     """
     from pipeline.watch import WatchTask
 
+    if not rows:
+        return
     decode, info = options.decode, captioner.info
     waiting = sorted(rows, key=lambda row: row.span)
     reading: list[_Reading] = []
     with Isolated() as child:
-        _check_unchanged(child, record, decode)
+        _check_unchanged(child, record, decode, source)
         task = WatchTask(
-            source=record.uri,
+            source=source,
             uri=record.uri,
             cache_dir=decode.cache_dir,
             cache_bytes=decode.cache_bytes,
@@ -297,8 +351,8 @@ def _compressor(options: TokenOptions) -> Compressor:
     return make_compressor(options.compressor, options.budget, gap_seconds=options.gap_seconds)
 
 
-def _check_unchanged(child: Isolated, record: VideoRecord, decode: DecodeOptions) -> None:
-    info, _ = inspect_in(child, record.uri, record.uri, decode, record.fingerprint)
+def _check_unchanged(child: Isolated, record: VideoRecord, decode: DecodeOptions, source: str) -> None:
+    info, _ = inspect_in(child, source, record.uri, decode, record.fingerprint)
     if info is not None:
         raise LibraryError(f"{record.uri}: the file has changed since it was indexed; index it again first")
 

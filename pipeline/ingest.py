@@ -38,6 +38,7 @@ __all__ = [
     "DecodeOptions",
     "IngestOptions",
     "ItemResult",
+    "error_values",
     "ingest_part",
     "inspect_in",
     "inspect_source",
@@ -114,7 +115,11 @@ class IngestOptions:
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What became of one video: a line of a job's result. ``state``: done, failed, skipped or cancelled."""
+    """What became of one video: a line of a job's result. ``state``: done, failed, skipped or cancelled.
+
+    ``captions`` is how many it has by the job's captioner, ``captions_error`` why it has not all of them; both are None
+    where the job makes none.
+    """
 
     uri: str
     video: str | None
@@ -126,10 +131,17 @@ class ItemResult:
     frames_sampled: int = 0
     frames_encoded: int = 0
     lost_seconds: float = 0.0
+    captions: int | None = None
+    captions_error: dict[str, str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As the JSON contract has it."""
         return asdict(self)
+
+
+def error_values(error: BaseException) -> dict[str, str]:
+    """An error as the JSON contract has it."""
+    return {"type": type(error).__name__, "message": str(error)}
 
 
 def item_from_record(record: VideoRecord, state: str, error: LongreelError | None = None) -> ItemResult:
@@ -138,7 +150,7 @@ def item_from_record(record: VideoRecord, state: str, error: LongreelError | Non
         uri=record.uri,
         video=record.id,
         state=state,
-        error={"type": type(error).__name__, "message": str(error)} if error is not None else None,
+        error=error_values(error) if error is not None else None,
         duration_seconds=record.duration_seconds,
         segments=record.segments,
         vectors=record.vectors,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +69,7 @@ class VlmOptions:
     most_tokens: int = 120
     seed: int | None = None
     confidence: bool = False
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
     key_variable: str | None = None
     timeout_seconds: float = 60.0
     retries: int = 4

@@ -119,20 +119,13 @@ def _make(
     library: Library, record: VideoRecord, model: str, settings: RunSettings, again: bool
 ) -> tuple[str, CaptionedVideo]:
     """Caption the video; the name of the captioner, which is the track's, and what became of it."""
-    from encoders.captioning import load_captioner
+    from dataclasses import replace
+
     from jobs.reporting import precise_clock
     from pipeline.captioning import caption_segments
 
-    encoder = settings.encoder
     click.echo(f"loading {model}", err=True)
-    loading = load_captioner(
-        model,
-        device=encoder.device,
-        precision=encoder.precision,
-        batch_size=encoder.batch_size,
-        seed=encoder.seed,
-        threads=encoder.threads,
-    )
+    loading = replace(settings.captions, model=model).load(settings.encoder)
     with loading as captioner, console(stderr=True).status("") as status:
         name, done = captioner.info.name, 0
         if captioner.info.random:

@@ -94,6 +94,10 @@ def show_job(job: str, store: str | None, as_json: bool) -> None:
             line.append(f"  {item.error_type}: {item.error_message}", style="red")
         elif item.state == "done":
             line.append(f"  {item.numbers.get('segments')} segments, {item.numbers.get('vectors')} vectors", "dim")
+        if (captions := item.numbers.get("captions")) is not None:
+            line.append(f", {captions} captions", "dim")
+        if error := item.numbers.get("captions_error"):
+            line.append(f"; captions: {error['type']}: {error['message']}", style="red")
         out.print(line)
 
 
@@ -145,7 +149,8 @@ def cancel_job(job: str, store: str | None, as_json: bool) -> None:
 @store_option
 @json_option
 def retry_job(job: str, failed_only: bool, detach: bool, store: str | None, as_json: bool) -> int:
-    """Submit again what a job did not finish: failed, cancelled and never reached videos, as a new job.
+    """Submit again what a job did not finish, as a new job: failed, cancelled and never reached videos, and those that
+    lack captions because something went wrong.
 
     Addresses with credentials are recorded without them: submit those again yourself.
     """
@@ -160,7 +165,7 @@ def retry_job(job: str, failed_only: bool, detach: bool, store: str | None, as_j
         states = {"failed"} if failed_only else {"failed", "cancelled", "pending"}
         again = []
         for item in catalog.items(record.id):
-            if item.state in states:
+            if item.state in states or item.numbers.get("captions_error"):
                 known = catalog.find_video(item.video_id) if item.video_id else None
                 again.append(
                     SourceItem(

@@ -30,6 +30,11 @@ _MODEL_HELP = (
 @common_options
 @click.option("--model", metavar="NAME", help=_MODEL_HELP)
 @click.option(
+    "--captions",
+    metavar="MODEL",
+    help="Say in words what is seen, by this captioner, such as tiny: also in videos that are indexed and have none.",
+)
+@click.option(
     "--tag",
     "tags",
     metavar="TAG",
@@ -48,6 +53,7 @@ def submit(
     overrides: tuple[str, ...],
     as_json: bool,
     model: str | None,
+    captions: str | None,
     tags: tuple[str, ...],
     detach: bool,
     dry_run: bool,
@@ -62,6 +68,7 @@ def submit(
       longreel submit holiday.mp4 footage/
       longreel submit 's3://bucket/cameras/' --tag gate --detach
       longreel submit footage/ --config camera --set ingest.sampling.fps=1
+      longreel submit footage/ --captions tiny
       longreel submit footage/ --dry-run
     """
     from dataclasses import replace
@@ -73,6 +80,8 @@ def submit(
     if detach and dry_run:
         raise UsageError("--detach and --dry-run do not go together")
     settings = settings_from(config, overrides, model=model)
+    if captions is not None:
+        settings = replace(settings, captions=replace(settings.captions, model=captions))
     items = find_sources(list(inputs))
     if tags:
         items = [replace(item, tags=tuple(dict.fromkeys((*item.tags, *tags)))) for item in items]
@@ -125,7 +134,9 @@ def run_request(request: SubmitRequest, as_json: bool) -> int:
 def _say_summary(summary: JobSummary, request: SubmitRequest) -> None:
     counts = [f"{summary.count(s)} {s}" for s in ("done", "failed", "skipped", "cancelled") if summary.count(s)]
     click.echo(f"job {summary.job}: {', '.join(counts) or 'nothing to do'}; library {request.store}")
-    if summary.count("failed"):
+    if summary.without_captions:
+        click.echo(f"  {summary.without_captions} without all their captions")
+    if summary.count("failed") or summary.without_captions:
         click.echo(f"  what failed and why: longreel jobs errors {summary.job} --store {request.store}")
     if summary.count("done") or summary.count("skipped"):
         click.echo(f'  ask it: longreel query "..." --store {request.store}')

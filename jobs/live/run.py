@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from csat_fusion.errors import LongreelError
-from jobs.engine import LostWorker, answer
 from jobs.errors import WorkerLost
 from jobs.live.workers import LiveEncodeWorker, LiveModels, LiveTaken, StreamWorker, WindowKey
 from jobs.placement import Stage, check_nodes, check_placement
+from jobs.pool import LostWorker, answer
 from jobs.settings import RunSettings
 from jobs.workers import ray_class
 from pipeline.live.loop import StreamTask

@@ -36,6 +36,8 @@ ITEM_KEYS = [
     "frames_sampled",
     "frames_encoded",
     "lost_seconds",
+    "captions",
+    "captions_error",
 ]
 
 # A model and workers that start fast.

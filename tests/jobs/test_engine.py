@@ -13,9 +13,11 @@ import pytest
 
 from encoders.base import EncoderInfo
 from encoders.errors import EncoderOptionError
-from jobs import engine as engine_module
+from jobs import pool as pool_module
 from jobs.engine import Engine
 from jobs.errors import WorkerLost
+from jobs.placement import Stage
+from jobs.pool import WorkerPool
 from jobs.settings import EncoderOptions, RunSettings
 from tests.pipeline.fakes import ToneEncoder
 
@@ -67,11 +69,15 @@ class Worker:
         return "facts"
 
 
+def pool_of(worker: Any, pid: int) -> WorkerPool:
+    pool = WorkerPool(Stage("decode", 1, 1.0), [worker])
+    pool._pids = {worker: pid}
+    return pool
+
+
 async def inspect(worker: Worker) -> Any:
     engine = Engine(RunSettings(), {"CPU": 2.0})
-    engine._decoders = [worker]
-    engine._pids = {worker: 1}
-    engine._free.put_nowait(worker)
+    engine._decoders = pool_of(worker, 1)
     return await asyncio.wait_for(engine.inspect("a.mp4", "a.mp4", None), 60)
 
 
@@ -82,7 +88,7 @@ def test_a_worker_that_restarts_is_waited_for_and_costs_one_attempt() -> None:
 
 
 def test_a_worker_that_stays_away_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "_BACK_SECONDS", 0.2)
+    monkeypatch.setattr(pool_module, "_BACK_SECONDS", 0.2)
     worker = Worker(away_seconds=3600)
     with pytest.raises(WorkerLost, match=r"3 times .*did not come back"):
         asyncio.run(inspect(worker))
@@ -107,11 +113,11 @@ def test_a_killed_worker_is_used_again_when_its_process_is_another(anew: bool, a
     worker = Numbered(7, 7, 8)
 
     async def run() -> None:
-        engine = Engine(RunSettings(), {"CPU": 2.0})
-        engine._pids = {worker: 7}
-        engine._expect(worker, anew=anew)
-        await engine._is_back(worker)
-        assert engine._returning == {}
+        pool = pool_of(worker, 7)
+        pool.expect(worker, anew=anew)
+        assert pool.is_away(worker)
+        await pool.is_back(worker)
+        assert not pool.is_away(worker)
 
     asyncio.run(run())
     assert worker.asked == asked

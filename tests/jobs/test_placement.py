@@ -99,3 +99,32 @@ def test_a_worker_must_fit_a_node(stage: Stage, words: list[str]) -> None:
     with pytest.raises(PlacementError) as refused:
         check_nodes([stage], nodes)
     assert [word for word in words if word not in str(refused.value)] == []
+
+
+def test_captions_are_a_third_stage_that_shares_gpus_with_the_encoders() -> None:
+    cpu = plan_stages(WorkerOptions(), {"CPU": 8.0}, captions=True)
+    assert [(s.name, s.count, s.cpus, s.gpus) for s in cpu] == [
+        ("decode", 6, 1.0, 0.0),
+        ("encode", 1, 1.0, 0.0),
+        ("caption", 1, 1.0, 0.0),
+    ]
+    gpu = plan_stages(WorkerOptions(), {"CPU": 16.0, "GPU": 4.0}, captions=True)
+    assert [(s.count, s.gpus) for s in gpu] == [(8, 0.0), (4, 0.5), (4, 0.5)]
+    one = plan_stages(WorkerOptions(), {"CPU": 16.0, "GPU": 1.0}, captions=True)
+    assert [(s.count, s.gpus) for s in one] == [(14, 0.0), (1, 0.5), (1, 0.5)]
+    away = plan_stages(WorkerOptions(caption_gpus=0.0), {"CPU": 16.0, "GPU": 2.0}, captions=True)
+    assert [(s.count, s.gpus) for s in away] == [(13, 0.0), (2, 1.0), (1, 0.0)]
+
+
+def test_three_stages_share_what_two_cores_have() -> None:
+    resources = {"CPU": 2.0}
+    stages = plan_stages(WorkerOptions(), resources, captions=True)
+    assert [s.count for s in stages] == [1, 1, 1]
+    assert 1.99 < sum(s.cpus for s in stages) <= 2.0
+    check_placement(stages, resources)
+    asked = plan_stages(WorkerOptions(decoders=1, encoders=1, captioners=1), resources, captions=True)
+    assert [s.cpus for s in asked] == [1.0, 1.0, 1.0]
+    with pytest.raises(PlacementError, match="decode 1 x 1 and encode 1 x 1 and caption 1 x 1 need 3 CPUs"):
+        check_placement(asked, resources)
+    few = plan_stages(WorkerOptions(), {"CPU": 4.0, "GPU": 8.0}, captions=True)
+    assert [(s.count, s.cpus) for s in few] == [(1, 1.0), (1, 1.0), (2, 1.0)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -27,6 +28,8 @@ DONE = ItemResult("/v/a.mp4", "id-a", "done", None, 61.5, 3, 5, 120, 40, 2.25)
 FAILED = ItemResult("/v/b [x].mp4", "id-b", "failed", {"type": "NotAVideo", "message": "/v/b [x].mp4: text"})
 SKIPPED = ItemResult("/v/c.mp4", "id-c", "skipped", None, 5.0, 1, 1, 10, 2)
 CANCELLED = ItemResult("/v/d.mp4", "id-d", "cancelled")
+TOLD = replace(SKIPPED, captions=1)
+UNTOLD = replace(DONE, captions=2, captions_error={"type": "EncoderError", "message": "no words"})
 SUMMARY = JobSummary("job-1", [DONE, FAILED, SKIPPED, CANCELLED])
 
 
@@ -66,6 +69,8 @@ def test_the_json_contract() -> None:
         "frames_sampled": 120,
         "frames_encoded": 40,
         "lost_seconds": 2.25,
+        "captions": None,
+        "captions_error": None,
     }
     assert lines[-1]["items"][1]["error"] == {"type": "NotAVideo", "message": "/v/b [x].mp4: text"}
     progress = [line for line in lines if line.get("event") == "progress" and line["uri"] == DONE.uri]
@@ -75,7 +80,7 @@ def test_the_json_contract() -> None:
 
 @pytest.mark.parametrize(
     ("items", "code"),
-    [([], 0), ([DONE, SKIPPED], 0), ([DONE, FAILED], 3), ([CANCELLED], 3)],
+    [([], 0), ([DONE, SKIPPED], 0), ([DONE, FAILED], 3), ([CANCELLED], 3), ([TOLD], 0), ([UNTOLD], 3)],
 )
 def test_exit_codes(items: list[ItemResult], code: int) -> None:
     assert JobSummary("j", items).exit_code == code
@@ -126,3 +131,29 @@ def test_times_and_names() -> None:
     assert describe_item("x", ItemResult("x", None, "done")) == (
         "done x: 0 segments, 0 vectors (0 of 0 sampled frames encoded)"
     )
+
+
+def test_captions_are_told() -> None:
+    stream = io.StringIO()
+    reporter = JsonReporter(stream)
+    reporter.captions_progress(SKIPPED.uri, "c.mp4", 16, 40)
+    reporter.video_ended("a.mp4", UNTOLD)
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert first == {"event": "captions", "uri": SKIPPED.uri, "done_segments": 16, "segments": 40}
+    assert (second["captions"], second["captions_error"]) == (2, {"type": "EncoderError", "message": "no words"})
+    assert describe_item("c.mp4", TOLD) == "skipped c.mp4, 1 captions"
+    assert describe_item("a.mp4", UNTOLD).endswith("lost to damage; 2 captions, then EncoderError: no words")
+    assert JobSummary("j", [TOLD, UNTOLD]).without_captions == 1
+
+
+def test_captions_of_a_video_that_was_indexed_before_have_a_bar() -> None:
+    out = io.StringIO()
+    reporter = RichReporter(Console(file=out, force_terminal=True, width=160))
+    reporter.job_started("job-1", 1)
+    reporter.captions_progress(SKIPPED.uri, "c.mp4", 16, 40)
+    bar = reporter._progress.tasks[-1]
+    assert (bar.completed, bar.total, bar.fields["detail"]) == (16, 40, "captions of 16 of 40 segments")
+    reporter.video_ended("c.mp4", TOLD)
+    reporter.close()
+    assert len(reporter._progress.tasks) == 1
+    assert "1 captions" in out.getvalue()

@@ -1,0 +1,147 @@
+"""``longreel submit --captions``: a batch is captioned on Ray, goes on where it was, and survives what goes wrong."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from jobs.settings import load_settings
+from pipeline.catalog import Catalog
+from pipeline.catalog.records import CaptionRecord
+from pipeline.library import Library
+from tests.jobs import telling
+from tests.jobs.running import QUICK, Ran, draw_film, environment, longreel, settings, tiny_model
+
+TELLER, READER = "python:tests.jobs.telling:teller", "python:tests.jobs.telling:reader"
+RECIPE = ("ingest.part_seconds=6", "ingest.segments.detector=none", "ingest.segments.max_seconds=2")
+
+
+@dataclass
+class World:
+    """Two films that are indexed already."""
+
+    folder: Path
+    films: Path
+    store: Path
+    model: str
+
+    def submit(self, *words: str | Path, **changes: str) -> Ran:
+        env = environment(**changes)
+        options = ("--model", self.model, "--store", self.store, "--json", *settings(*RECIPE))
+        return longreel("submit", self.films, *words, *options, env=env)
+
+    def ask(self, *words: str | Path, **changes: str) -> Ran:
+        return longreel(*words, "--store", self.store, "--json", env=environment(**changes))
+
+    @contextmanager
+    def catalog(self) -> Iterator[Catalog]:
+        with Catalog(self.store / "catalog.sqlite3", create=False) as catalog:
+            yield catalog
+
+    def captions(self) -> dict[str, list[CaptionRecord]]:
+        with self.catalog() as catalog:
+            return {video.name: catalog.captions_of(video.id) for video in catalog.videos()}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    made = World(tmp_path, tmp_path / "films", tmp_path / "store", tiny_model(tmp_path))
+    for number in (1, 2):
+        draw_film(made.films / f"{number}.mp4", 12, seed=number)
+    options = load_settings("default", [*QUICK, *RECIPE]).ingest
+    with Library.open(made.store, model=made.model) as library:
+        assert {one.state for one in library.add(made.films, options=options)} == {"done"}
+    return made
+
+
+@pytest.mark.ray
+def test_a_batch_is_captioned_and_what_goes_wrong_costs_a_videos_captions_only(world: World, tmp_path: Path) -> None:
+    (world.films / "3.mp4").write_text("no video")
+    draw_film(world.films / "4.mp4", 12, seed=4)
+    draw_film(world.films / "long.mp4", 16, seed=5)
+    once = tmp_path / "died"
+    ran = world.submit("--captions", TELLER, **{telling.DIE_ONCE: str(once), telling.NO_WORDS_FROM: "13"})
+    assert ran.code == 3, ran.err
+    assert once.exists()
+    assert {name: (item["state"], item["captions"]) for name, item in ran.items.items()} == {
+        "1.mp4": ("skipped", 6),
+        "2.mp4": ("skipped", 6),
+        "3.mp4": ("failed", None),
+        "4.mp4": ("done", 6),
+        "long.mp4": ("done", 0),
+    }
+    errors = {name: item["captions_error"] for name, item in ran.items.items() if item["captions_error"]}
+    assert errors == {"long.mp4": {"type": "EncoderError", "message": "no words from 13 s on"}}
+    progress = [event for event in ran.events if event.get("event") == "captions"]
+    assert [(event["done_segments"], event["segments"]) for event in progress] == [(6, 6)] * 3
+    captions = world.captions()
+    assert [one.span.start_seconds for one in captions["4.mp4"]] == [0, 2, 4, 6, 8, 10]
+    assert {one.model for found in captions.values() for one in found} == {TELLER}
+    with world.catalog() as catalog:
+        video = catalog.video("4.mp4").id
+        assert not catalog.segments_with_tokens(row.id for row in catalog.segments_of(video)), "of no use to it"
+
+    # what is told of it afterwards
+    told = world.ask("jobs", "errors").value
+    assert {(one["type"], one["message"]) for one in told} >= {("EncoderError", "no words from 13 s on")}
+    shown = longreel("jobs", "show", "--store", world.store).out
+    assert ", 0 captions; captions: EncoderError: no words from 13 s on" in shown
+
+    # and it goes on where it was
+    retried = world.ask("jobs", "retry")
+    assert {name: (item["state"], item["captions"]) for name, item in retried.items.items()} == {
+        "3.mp4": ("failed", None),
+        "long.mp4": ("skipped", 8),
+    }
+    (world.films / "3.mp4").unlink()
+    nothing = world.submit("--captions", TELLER)
+    assert nothing.code == 0, nothing.err
+    assert {item["captions"] for item in nothing.items.values()} == {6, 8}
+    assert not any(event.get("event") == "note" for event in nothing.events), "neither Ray nor a model is started"
+    assert world.captions() | {"long.mp4": []} == captions | {"long.mp4": []}
+
+
+@pytest.mark.ray
+def test_token_sets_are_kept_for_a_captioner_that_reads_them(world: World) -> None:
+    """They are no part of the recipe: what was indexed without captions is not indexed again for their sake."""
+    draw_film(world.films / "new.mp4", 12, seed=6)
+    reads = {telling.READS: world.model}
+    ran = world.submit("--captions", READER, **reads)
+    assert ran.code == 0, ran.err
+    assert {name: (item["state"], item["captions"]) for name, item in ran.items.items()} == {
+        "1.mp4": ("skipped", 6),
+        "2.mp4": ("skipped", 6),
+        "new.mp4": ("done", 6),
+    }
+    with world.catalog() as catalog:
+        kept = {
+            video.name: len(catalog.segments_with_tokens(row.id for row in catalog.segments_of(video.id)))
+            for video in catalog.videos()
+        }
+    assert kept == {"1.mp4": 0, "2.mp4": 0, "new.mp4": 6}
+    shutil.move(world.films / "new.mp4", world.folder)  # they are enough: the video is not read again
+    again = world.ask("captions", "new.mp4", "--model", READER, "--again", **reads)
+    assert (again.code, again.value["made"]) == (0, 6), again.err
+    plain = world.submit()
+    assert {(item["state"], item["captions"]) for item in plain.items.values()} == {("skipped", None)}
+
+
+def test_a_captioner_that_is_none_is_told_before_any_video(world: World) -> None:
+    ran = world.submit("--captions", "vlm:m@https://user:geheim@host/v1")
+    assert (ran.code, ran.error["type"]) == (2, "OptionError")
+    assert "password" in ran.error["message"]
+    assert "geheim" not in ran.out + ran.err
+
+
+@pytest.mark.ray
+def test_a_captioner_of_no_table_is_told_before_any_video(world: World) -> None:
+    draw_film(world.films / "new.mp4", 2, seed=6)
+    ran = world.submit("--captions", "tinny")
+    assert (ran.code, ran.error["type"]) == (2, "UnknownModel")
+    assert "did you mean 'tiny'" in ran.error["message"]
+    assert not any(event.get("event") == "started" for event in ran.events)
