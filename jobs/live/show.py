@@ -42,6 +42,7 @@ class LineLive(LiveReporter):
     """One line for each thing that happens: captions to standard output, everything else to standard error."""
 
     def __init__(self) -> None:
+        self._stdout = sys.stdout  # the one of now: while streams run, what libraries print goes to the log
         self._told = time.monotonic()
 
     def note(self, message: str) -> None:
@@ -73,11 +74,14 @@ class LineLive(LiveReporter):
         print(line, file=sys.stderr, flush=True)
 
     def _out(self, line: str) -> None:
-        print(line, flush=True)
+        print(line, file=self._stdout, flush=True)
 
 
 class JsonLive(LiveReporter):
     """JSON lines: note, stream, state, caption, status, end."""
+
+    def __init__(self) -> None:
+        self._stdout = sys.stdout  # see LineLive
 
     def note(self, message: str) -> None:
         self._say("note", message=message)
@@ -121,20 +125,22 @@ class JsonLive(LiveReporter):
 
     def _say(self, event: str, session: StreamSession | None = None, **values: Any) -> None:
         named = {} if session is None else {"stream": session.name, "video": session.video_id}
-        print(json.dumps({"event": event, **named, **values}, ensure_ascii=False), flush=True)
+        line = json.dumps({"event": event, **named, **values}, ensure_ascii=False)
+        print(line, file=self._stdout, flush=True)
 
 
 class ScreenLive(LiveReporter):
     """A terminal: captions roll, and below them a table says how each stream does."""
 
     def __init__(self) -> None:
+        from rich.console import Console
         from rich.live import Live
 
-        from jobs.cli.common import console
-
         self._sessions: list[StreamSession] = []
-        self._console = console()
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+        self._console = Console(file=sys.stdout, highlight=False)  # see LineLive
+        self._live = Live(
+            console=self._console, refresh_per_second=4, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
 
     def note(self, message: str) -> None:
         self._console.print(message, style="dim")
