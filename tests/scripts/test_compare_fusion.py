@@ -183,6 +183,26 @@ def test_verdicts_come_from_the_rows(capsys: pytest.CaptureFixture[str]) -> None
     assert f"**{ours}: open.**" in _told([_row("exact", 1, 40.0), one], capsys)
 
 
+def test_times_are_told_with_the_merging_too(capsys: pytest.CaptureFixture[str]) -> None:
+    exact, ours = _row("exact", 1, 40.0), _row("csat", 8, 40.0)
+    seconds = {"step_seconds": 1.0, "caption_seconds": 0.1, "peak_bytes": 8.0}
+    exact = replace(exact, cost=seconds)
+    merged = {"step_seconds": 0.5, "caption_seconds": 0.02, "peak_bytes": 2.0, "merge_seconds": 0.05}
+    ours = replace(ours, cost=merged)
+    said = _told([exact, ours], capsys)
+    assert "| 1.00 | 1.00 | 1.00 |" in said
+    assert "| 0.50 (0.70) | 0.20 (0.70) | 0.25 |" in said  # four clips of a step, one of a caption
+
+
+@pytest.mark.parametrize(("figure", "read"), [(51.0, False), (99.0, False), (100.0, True)])
+def test_order_that_nobody_reads_is_said_to_be_so(
+    figure: float, read: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcomes = {seed: {"t2c_r1": 40.0, "cider": 90.0, "order": figure} for seed in range(3)}
+    said = _told([Row("exact", 1, 1e-3, outcomes, {})], capsys)  # of four clips, where luck is 50 ± 50
+    assert ("Order: no method is above chance by more than luck (50 ± 50.0 for 4 clips" in said) is not read
+
+
 # -- retrieval ---------------------------------------------------------------------------------------------------------
 
 
