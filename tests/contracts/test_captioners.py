@@ -18,7 +18,7 @@ from tests.encoders.cocas import token_set
 from tests.encoders.models import pictures, write_config
 from tests.encoders.vlm_server import serving
 
-CAPTIONERS = ["coca", "tiny", "vlm", "python:tests.encoders.cocas:Teller"]
+CAPTIONERS = ["coca", "tiny", "vlm", "python:tests.encoders.cocas:Teller", "python:tests.encoders.cocas:Looker"]
 OPTIONS = {
     "device": "cpu",
     "precision": "fp32",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -152,6 +153,8 @@ class Looker(Teller):
         frames = [] if key_frames is None else list(key_frames)
         if len(frames) != len(token_sets) or (spans is not None and len(spans) != len(frames)) or not all(frames):
             raise EncoderInputError("key frames and a span for each segment")
+        if not all(span is None or -math.inf < span[0] < span[1] < math.inf for span in spans or ()):
+            raise EncoderInputError("spans must be finite and end after they start")
         found = []
         for i, shown in enumerate(frames):
             if any(one.image.dtype != np.uint8 or one.image.ndim != 3 or one.image.shape[2] != 3 for one in shown):
