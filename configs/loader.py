@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import typing
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -47,14 +48,16 @@ def load(schema: type[T], name_or_file: str = "default", overrides: Sequence[str
     from omegaconf.errors import OmegaConfBaseException
 
     config = OmegaConf.structured(schema)
-    known = sorted(_keys(schema))
+    kinds = dict(_keys(schema))
+    known = sorted(kinds)
+    free = tuple(f"{key}." for key, kind in kinds.items() if typing.get_origin(kind) is dict)  # names of a person's own
     for origin, layer in [_recipe(name_or_file), *(_override(text) for text in overrides)]:
         if layer is None:
             continue
         if not isinstance(layer, DictConfig):
             raise ConfigError(f"{origin}: expected settings as `key: value`, got a {type(layer).__name__}")
         for key in _leaves(OmegaConf.to_container(layer, resolve=False)):
-            if not any(key == k or k.startswith(key + ".") for k in known):
+            if not key.startswith(free) and not any(key == k or k.startswith(key + ".") for k in known):
                 raise ConfigError(f"{origin}: unknown setting {key!r}{_nearest(key, known)}")
         try:
             config = OmegaConf.merge(config, layer)
@@ -114,16 +117,15 @@ def _create(origin: str, make: Any) -> Any:
         raise ConfigError(f"{origin}: not valid YAML: {_first_line(error)}") from error
 
 
-def _keys(schema: Any, prefix: str = "") -> Iterator[str]:
-    import typing
-
+def _keys(schema: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each setting and its type."""
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
         kind = hints[field.name]
         if dataclasses.is_dataclass(kind):
             yield from _keys(kind, f"{prefix}{field.name}.")
         else:
-            yield prefix + field.name
+            yield prefix + field.name, kind
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[str]:

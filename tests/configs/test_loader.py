@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,19 @@ def test_defaults_overrides_and_types() -> None:
 def test_what_is_not_allowed_is_named(override: str, says: str) -> None:
     with pytest.raises(configs.ConfigError, match=says.replace("(", r"\(")):
         configs.load(Outer, overrides=[override])
+
+
+@dataclass(frozen=True)
+class WithNames:
+    names: dict[str, Any] = field(default_factory=dict)
+    inner: Inner = field(default_factory=Inner)
+
+
+def test_a_setting_may_hold_names_of_a_persons_own() -> None:
+    changed = configs.load(WithNames, overrides=["names={top_k: 5}", "names.deep.er=x", "inner.limit=4"])
+    assert changed == WithNames({"top_k": 5, "deep": {"er": "x"}}, Inner(True, 4.0))
+    with pytest.raises(configs.ConfigError, match="unknown setting 'namess.a'"):
+        configs.load(WithNames, overrides=["namess.a=1"])
 
 
 def test_files(tmp_path: Path) -> None:

@@ -22,10 +22,12 @@ def test_a_request_travels_unchanged() -> None:
         SourceItem("https://user:secret@host/x.mp4?token=t", "x.mp4"),
     )
     changed = ["ingest.sampling.fps=5", "workers.attempts=7", "encoder.precision=bf16", "ingest.gate.enabled=false"]
+    changed += ["captions.model=tiny", "captions.wording.beams=2", "captions.vlm.extra={top_k: 5}"]
     request = SubmitRequest(Path("/s"), items, load_settings("camera", changed), "longreel submit v", "10.0.0.1:6379")
     again = SubmitRequest.from_json(request.to_json())
     assert again == request
     assert again.settings.ingest.sampling.fps == 5
+    assert (again.settings.captions.wording.beams, again.settings.captions.vlm.extra) == (2, {"top_k": 5})
     assert again.items[1].uri == "https://user:secret@host/x.mp4?token=t", "the worker needs the credentials"
 
 
