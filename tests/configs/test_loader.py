@@ -62,7 +62,7 @@ class WithNames:
 def test_a_setting_may_hold_names_of_a_persons_own() -> None:
     changed = configs.load(WithNames, overrides=["names={top_k: 5}", "names.deep.er=x", "inner.limit=4"])
     assert changed == WithNames({"top_k": 5, "deep": {"er": "x"}}, Inner(True, 4.0))
-    with pytest.raises(configs.ConfigError, match="unknown setting 'namess.a'"):
+    with pytest.raises(configs.ConfigError, match=r"unknown setting 'namess\.a'"):
         configs.load(WithNames, overrides=["namess.a=1"])
 
 
