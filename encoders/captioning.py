@@ -44,7 +44,7 @@ __all__ = [
     "tidy",
 ]
 
-METHODS = ("greedy", "beam", "nucleus")
+METHODS = ("greedy", "beam", "nucleus", "best-of")
 
 # scheme -> "module:function", called with the rest of the name and the options; imported on use. A new kind of
 # captioner is one module and one line here.
@@ -149,7 +149,8 @@ class Wording:
     """How words are chosen.
 
     Attributes:
-        method: "greedy", "beam" or "nucleus".
+        method: "greedy", "beam", "nucleus", or "best-of": the best of several nucleus samples by where the model looked
+            while it wrote (:mod:`encoders.openclip.bestof`). The bundled model is not better for it than with "beam".
         beams: K, of beam search.
         length_penalty: the power of the length that a log-probability is divided by; 0 prefers short sentences.
         no_repeat_ngram: no run of so many text tokens comes twice; 0 allows it.
@@ -157,6 +158,7 @@ class Wording:
         least_tokens, most_tokens: of a sentence, marks apart; ``most_tokens`` 0 is what the context holds.
         top_p: the share of probability that nucleus sampling draws from, likeliest first.
         temperature: of nucleus sampling.
+        samples: of "best-of".
         seed: of nucleus sampling; each window draws from its own beginning, whatever stands beside it.
 
     Raises:
@@ -173,11 +175,13 @@ class Wording:
     top_p: float = 0.9
     temperature: float = 1.0
     seed: int = 0
+    samples: int = 8
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise EncoderOptionError(f"method is {self.method!r}; allowed: {', '.join(METHODS)}")
-        for name, least in (("beams", 1), ("no_repeat_ngram", 0), ("least_tokens", 0), ("most_tokens", 0), ("seed", 0)):
+        numbers = ("no_repeat_ngram", "least_tokens", "most_tokens", "seed")
+        for name, least in (("beams", 1), ("samples", 1), *((name, 0) for name in numbers)):
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
                 raise EncoderOptionError(f"{name} is {number!r}; allowed: a whole number, at least {least}")

@@ -175,6 +175,8 @@ def _fingerprint(encoder: str, attention: str, budget: int, wording: Wording) ->
         "encoder": encoder,
         "attention": [attention, budget],
         "amplitude": times.AMPLITUDE,
-        "wording": asdict(wording),
+        "wording": {
+            name: value for name, value in asdict(wording).items() if name != "samples" or wording.method == "best-of"
+        },
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -161,17 +161,23 @@ class CocaDecoder(nn.Module):
         return out if decoder.text_projection is None else out @ decoder.text_projection
 
 
-def attend_to(block: Any, x: Tensor, keys: Tensor, visual: VisualTokens) -> Tensor:
-    """One cross-attention block: ``x [B, L, d]`` reads ``keys [B, m, d]``, the visual tokens after the block's norm."""
-    seen, _ = block.attn(
+def attend_to(block: Any, x: Tensor, keys: Tensor, visual: VisualTokens, looked: list[Tensor] | None = None) -> Tensor:
+    """One cross-attention block: ``x [B, L, d]`` reads ``keys [B, m, d]``, the visual tokens after the block's norm.
+
+    Where each word looked, ``[B, L, m]``, the mean of the heads, is put at the end of ``looked``.
+    """
+    seen, weights = block.attn(
         block.ln_1(x),
         keys,
         keys,
         key_padding_mask=visual.padding,
+        need_weights=looked is not None,
         weights=visual.weights,
         start_seconds=visual.start_seconds,
         end_seconds=visual.end_seconds,
     )
+    if looked is not None:
+        looked.append(weights)
     x = x + block.ls_1(seen)
     out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
     return out

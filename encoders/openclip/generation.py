@@ -1,4 +1,4 @@
-"""From scores to sentences: greedy choice, beam search, nucleus sampling.
+"""From scores to sentences: greedy choice, beam search, nucleus sampling, and the best of several samples.
 
 Beam search keeps the K likeliest beginnings; finished ones are compared by their log-probability over their length to a
 power, as in Y. Wu and others, "Google's Neural Machine Translation System", 2016, arXiv 1609.08144 (there with five
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from encoders.captioning import Wording
 from encoders.errors import EncoderError, EncoderOptionError
+from encoders.openclip.bestof import attention_scores
 from encoders.openclip.decoder import CocaDecoder
 from encoders.openclip.stepping import Steps
 from encoders.openclip.visual import VisualTokens
@@ -66,6 +67,11 @@ def write(decoder: CocaDecoder, visual: VisualTokens, marks: Marks, wording: Wor
     visual = visual.to(decoder.device, decoder.dtype)
     if wording.method == "beam" and wording.beams > 1:
         return _beam_search(decoder, visual, marks, wording, most)
+    if wording.method == "best-of":
+        drawn = _one_by_one(decoder, visual, marks, wording, most, wording.samples)
+        scores = attention_scores(decoder, visual, [one.ids for one in drawn], marks.start)
+        best = scores.total([one.log_probability for one in drawn]).view(len(visual), -1).argmax(dim=1).tolist()
+        return [drawn[window * wording.samples + place] for window, place in enumerate(best)]
     return _one_by_one(decoder, visual, marks, wording, most)
 
 
@@ -81,12 +87,14 @@ class _Row:
         return Written(tuple(self.ids), total / (len(self.ids) + 1))
 
 
-def _one_by_one(decoder: CocaDecoder, visual: VisualTokens, marks: Marks, wording: Wording, most: int) -> list[Written]:
-    """Greedy choice and sampling: one row a window."""
-    steps = Steps(decoder, visual)
-    rows = [_Row() for _ in range(len(visual))]
+def _one_by_one(
+    decoder: CocaDecoder, visual: VisualTokens, marks: Marks, wording: Wording, most: int, each: int = 1
+) -> list[Written]:
+    """Greedy choice and sampling: ``each`` rows a window, side by side; each draws by a seed of its own."""
+    steps = Steps(decoder, visual, each)
+    rows = [_Row() for _ in range(len(visual) * each)]
     done: dict[int, Written] = {}
-    chances = [torch.Generator().manual_seed(wording.seed) for _ in rows]
+    chances = [torch.Generator().manual_seed((wording.seed * each + i % each) % 2**63) for i in range(len(rows))]
     last = [marks.start] * len(rows)
     for count in range(most + 1):
         given = _scores(steps, last, decoder)
@@ -94,9 +102,8 @@ def _one_by_one(decoder: CocaDecoder, visual: VisualTokens, marks: Marks, wordin
         for i, row in enumerate(rows):
             if i in done:
                 continue
-            chosen = (
-                _drawn(allowed[i], wording, chances[i]) if wording.method == "nucleus" else int(allowed[i].argmax())
-            )
+            sampled = wording.method in ("nucleus", "best-of")
+            chosen = _drawn(allowed[i], wording, chances[i]) if sampled else int(allowed[i].argmax())
             total = row.total + float(given[i, chosen])
             if chosen == marks.end:
                 done[i] = row.ended(total)

@@ -87,11 +87,14 @@ def test_what_decides_the_words_decides_the_fingerprint(tmp_path: Path) -> None:
         ("seed", "random?seed=2", {}),
         ("budget", "random", {"budget": 9}),
         ("wording", "random", {"wording": Wording("greedy")}),
+        ("unread", "random", {"wording": Wording(samples=3)}),
+        ("samples", "random", {"wording": Wording("best-of", samples=3)}),
+        ("more", "random", {"wording": Wording("best-of", samples=4)}),
     ):
         with load_captioner(f"coca:{config}/{name}", device="cpu", precision="fp32", **options) as captioner:  # type: ignore[arg-type]
             made[key] = captioner.info
-    assert made["plain"].fingerprint == made["again"].fingerprint
-    assert len({info.fingerprint for info in made.values()}) == 4
+    assert made["plain"].fingerprint == made["again"].fingerprint == made["unread"].fingerprint
+    assert len({info.fingerprint for info in made.values()}) == 6
     assert made["seed"].name.endswith("random?seed=2")
     assert made["plain"].random
     # its decoder reads a summary of the patches, not the patches

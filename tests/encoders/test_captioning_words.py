@@ -171,7 +171,7 @@ def test_sampling_follows_its_seed_and_not_the_batch(decoder: CocaDecoder, visua
     assert sampled(3, top_p=1e-6) == [s.ids for s in write(decoder, visual, MARKS, replace(PLAIN, least_tokens=1))]
 
 
-@pytest.mark.parametrize("method", ["greedy", "beam", "nucleus"])
+@pytest.mark.parametrize("method", ["greedy", "beam", "nucleus", "best-of"])
 def test_bans_and_lengths_are_kept(decoder: CocaDecoder, visual: VisualTokens, method: str) -> None:
     """Of three words; without the ban they do repeat themselves."""
     rest = tuple(set(range(VOCABULARY)) - {4, 5, 6, START, END})
@@ -198,7 +198,7 @@ def test_it_writes_until_the_context_is_full_and_no_further(visual: VisualTokens
         write(decoder, visual, MARKS, replace(wording, least_tokens=CONTEXT - 1))
 
 
-@pytest.mark.parametrize("method", ["greedy", "beam", "nucleus"])
+@pytest.mark.parametrize("method", ["greedy", "beam", "nucleus", "best-of"])
 def test_where_nothing_may_be_written_the_sentence_ends(visual: VisualTokens, method: str) -> None:
     """Two words, no pair of which may come twice, and more of them asked for than there can be."""
     rest = tuple(set(range(VOCABULARY)) - {4, 5, START, END})
@@ -224,6 +224,7 @@ def test_scores_that_are_not_finite_are_an_error(visual: VisualTokens) -> None:
         {"method": "best"},
         {"beams": 0},
         {"beams": True},
+        {"samples": 0},
         {"no_repeat_ngram": -1},
         {"seed": 1.5},
         {"least_tokens": 5, "most_tokens": 4},
