@@ -213,6 +213,8 @@ class ChatClient:
             raise _TryAgain(late) from error
         except aiohttp.ClientConnectorCertificateError as error:
             raise VlmUnreachable(f"{self._url}: its certificate is not trusted: {self._said(error)}") from error
+        except aiohttp.ClientConnectorError as error:
+            raise _TryAgain(VlmUnreachable(f"{self._url}: no connection: {self._said(error.os_error)}")) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _TryAgain(VlmUnreachable(f"{self._url}: {type(error).__name__}: {self._said(error)}")) from error
         if status != 200:

@@ -269,7 +269,10 @@ def test_nobody_is_there() -> None:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
     nobody = load_captioner(f"vlm:m@http://127.0.0.1:{port}/v1", vlm=QUICK)
-    with nobody as captioner, pytest.raises(VlmUnreachable, match=r"Connect call failed.*tried 3 times"):
+    with (
+        nobody as captioner,
+        pytest.raises(VlmUnreachable, match=r"no connection: .*Connect call failed.*tried 3 times"),
+    ):
         captioner.caption([None], key_frames=[frames_of(1)])
 
 
