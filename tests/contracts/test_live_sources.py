@@ -12,7 +12,7 @@ from pipeline.sources.live import LiveOptions, open_live
 from tests.sources.live.servers import SERVERS, serve
 from tests.sources.live.watching import watch
 
-FRAMES = 25
+FRAMES = 15
 CLIP_FRAMES = 250
 
 

@@ -120,6 +120,8 @@ class LiveConnection:
         self._first = [first]
         self._origin = self._begun()
         self._deadline = None
+        self.damage.decode_errors = 0  # before the first key picture there is nothing to lose
+        self.damage.messages.clear()
         told = self.kind.clocked and not (self.is_whole or self.unpaced)
         self.backlog_seconds = self._read_ahead() if told else 0.0
         self._adapt(first)

@@ -52,8 +52,8 @@ class Kind:
     clocked: bool = True
 
 
-# Little is looked at before the first picture: a second, or so many bytes.
-_QUICK = {"analyzeduration": "1000000", "probesize": "1000000"}
+# Little is looked at before the first picture: half a second, or so many bytes.
+_QUICK = {"analyzeduration": "500000", "probesize": "1000000"}
 _DEVICES = ("v4l2", "lavfi")  # FFmpeg's names of what a device may be
 _NO_FILES = {"protocol_whitelist": "http,https,tcp,tls,crypto,data,hls,httpproxy"}
 # What a playlist names is played whatever the names end in: only servers can be asked anyway.
