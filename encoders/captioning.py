@@ -41,6 +41,7 @@ __all__ = [
     "caption_pictures",
     "cover",
     "load_captioner",
+    "split_captioner",
     "tidy",
 ]
 
@@ -232,20 +233,30 @@ def load_captioner(
         CaptionerUnavailable: the model cannot caption.
         WeightsUnavailable, WeightsDamaged, WeightsMismatch, PreprocessMismatch, DeviceUnavailable, OutOfDeviceMemory.
     """
-    if not isinstance(name, str):
-        raise UnknownModel(f"a captioner's name is text such as tiny, got {type(name).__name__}")
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise EncoderOptionError(f"budget must be a whole number of tokens, at least 1, got {budget!r}")
+    scheme, rest = split_captioner(name)
+    load = LoadOptions(device, precision, batch_size, seed, threads, progress)
+    module, _, function = CAPTIONERS[scheme].partition(":")
+    make = cast(Callable[[str, CaptionerOptions], Captioner], getattr(importlib.import_module(module), function))
+    return make(rest, CaptionerOptions(load, wording or Wording(), budget, vlm))
+
+
+def split_captioner(name: str) -> tuple[str, str]:
+    """The kind of captioner that a name says, and the rest of the name; nothing is loaded.
+
+    Raises:
+        UnknownModel: there is no such kind.
+    """
+    if not isinstance(name, str):
+        raise UnknownModel(f"a captioner's name is text such as tiny, got {type(name).__name__}")
     scheme, _, rest = name.partition(":")
     if scheme not in CAPTIONERS:
         near = difflib.get_close_matches(scheme, CAPTIONERS, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         shown = re.sub(r"//[^/\s@]*@", "//***@", name)  # a password is not repeated
         raise UnknownModel(f"captioner {shown!r}: no captioners are named {scheme!r}{hint}; {_known()}")
-    load = LoadOptions(device, precision, batch_size, seed, threads, progress)
-    module, _, function = CAPTIONERS[scheme].partition(":")
-    make = cast(Callable[[str, CaptionerOptions], Captioner], getattr(importlib.import_module(module), function))
-    return make(rest, CaptionerOptions(load, wording or Wording(), budget, vlm))
+    return scheme, rest
 
 
 def caption_pictures(captioner: Captioner, pictures: npt.NDArray[np.uint8]) -> list[Caption]:

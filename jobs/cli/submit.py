@@ -73,6 +73,7 @@ def submit(
     """
     from dataclasses import replace
 
+    from encoders.captioning import split_captioner
     from jobs.errors import UsageError
     from jobs.runner import SubmitRequest, run_detached, shown_command
     from pipeline.sources import find_sources
@@ -82,6 +83,8 @@ def submit(
     settings = settings_from(config, overrides, model=model)
     if captions is not None:
         settings = replace(settings, captions=replace(settings.captions, model=captions))
+    if settings.captions.model:
+        split_captioner(settings.captions.model)  # a slip is told now, and not by a job
     items = find_sources(list(inputs))
     if tags:
         items = [replace(item, tags=tuple(dict.fromkeys((*item.tags, *tags)))) for item in items]

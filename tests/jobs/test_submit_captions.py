@@ -131,17 +131,19 @@ def test_token_sets_are_kept_for_a_captioner_that_reads_them(world: World) -> No
     assert {(item["state"], item["captions"]) for item in plain.items.values()} == {("skipped", None)}
 
 
-def test_a_captioner_that_is_none_is_told_before_any_video(world: World) -> None:
-    ran = world.submit("--captions", "vlm:m@https://user:geheim@host/v1")
-    assert (ran.code, ran.error["type"]) == (2, "OptionError")
-    assert "password" in ran.error["message"]
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("tinny", "UnknownModel", "did you mean 'tiny'"),
+        ("vlm:m@https://user:geheim@host/v1", "OptionError", "password"),
+    ],
+)
+def test_a_captioner_that_is_none_is_told_before_anything_is_made(
+    tmp_path: Path, name: str, kind: str, said: str
+) -> None:
+    draw_film(tmp_path / "a.mp4", 2, seed=6)
+    ran = longreel("submit", tmp_path / "a.mp4", "--captions", name, "--store", tmp_path / "store", "--json")
+    assert (ran.code, ran.error["type"]) == (2, kind)
+    assert said in ran.error["message"]
     assert "geheim" not in ran.out + ran.err
-
-
-@pytest.mark.ray
-def test_a_captioner_of_no_table_is_told_before_any_video(world: World) -> None:
-    draw_film(world.films / "new.mp4", 2, seed=6)
-    ran = world.submit("--captions", "tinny")
-    assert (ran.code, ran.error["type"]) == (2, "UnknownModel")
-    assert "did you mean 'tiny'" in ran.error["message"]
-    assert not any(event.get("event") == "started" for event in ran.events)
+    assert not (tmp_path / "store").exists()
