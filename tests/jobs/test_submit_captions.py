@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from jobs.settings import load_settings
+from jobs.settings import EncoderOptions, load_settings
+from jobs.workers import EncodeWorker
 from pipeline.catalog import Catalog
 from pipeline.catalog.records import CaptionRecord
+from pipeline.digest import DigestOptions
 from pipeline.library import Library
+from pipeline.media import Block, ClosedSegment, Span, WatchSummary
+from tests.catalog.content import media_info
 from tests.jobs import telling
 from tests.jobs.running import QUICK, Ran, draw_film, environment, longreel, settings, tiny_model
+from tests.pipeline.fakes import ToneEncoder
 
-TELLER, READER = "python:tests.jobs.telling:teller", "python:tests.jobs.telling:reader"
+TELLER = "python:tests.jobs.telling:teller"
 RECIPE = ("ingest.part_seconds=6", "ingest.segments.detector=none", "ingest.segments.max_seconds=2")
 
 
@@ -106,29 +111,21 @@ def test_a_batch_is_captioned_and_what_goes_wrong_costs_a_videos_captions_only(w
     assert world.captions() | {"long.mp4": []} == captions | {"long.mp4": []}
 
 
-@pytest.mark.ray
-def test_token_sets_are_kept_for_a_captioner_that_reads_them(world: World) -> None:
-    """They are no part of the recipe: what was indexed without captions is not indexed again for their sake."""
-    draw_film(world.films / "new.mp4", 12, seed=6)
-    reads = {telling.READS: world.model}
-    ran = world.submit("--captions", READER, **reads)
-    assert ran.code == 0, ran.err
-    assert {name: (item["state"], item["captions"]) for name, item in ran.items.items()} == {
-        "1.mp4": ("skipped", 6),
-        "2.mp4": ("skipped", 6),
-        "new.mp4": ("done", 6),
-    }
-    with world.catalog() as catalog:
-        kept = {
-            video.name: len(catalog.segments_with_tokens(row.id for row in catalog.segments_of(video.id)))
-            for video in catalog.videos()
-        }
-    assert kept == {"1.mp4": 0, "2.mp4": 0, "new.mp4": 6}
-    shutil.move(world.films / "new.mp4", world.folder)  # they are enough: the video is not read again
-    again = world.ask("captions", "new.mp4", "--model", READER, "--again", **reads)
-    assert (again.code, again.value["made"]) == (0, 6), again.err
-    plain = world.submit()
-    assert {(item["state"], item["captions"]) for item in plain.items.values()} == {("skipped", None)}
+@pytest.mark.parametrize("reads", ["tone", "another", ""])
+def test_token_sets_are_kept_for_a_captioner_that_reads_them(reads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = ToneEncoder()
+    monkeypatch.setattr("encoders.load_encoder", lambda *_, **__: encoder)
+    assert encoder.info.fingerprint == "tone"
+    seconds, ones = np.arange(3, dtype=np.float64), np.ones(3, np.int64)
+    images = np.full((3, 32, 32, 3), 120, np.uint8)
+    closed = (ClosedSegment(0, Span(0, 3), "end"),)
+    seen = Block(images, seconds, seconds, seconds + 1, ones, 0 * ones, closed)
+    worker = EncodeWorker("m", DigestOptions(), reads)
+    worker.take("part", 0, seen, EncoderOptions(threads=1))
+    summary = WatchSummary(media_info("a.mp4"), "scripted", "", Span(0, 3))
+    result = worker.take("part", 1, summary, EncoderOptions(threads=1)).result
+    assert result is not None
+    assert [one.tokens is not None for one in result.segments] == [reads == "tone"]
 
 
 @pytest.mark.parametrize(
