@@ -2,8 +2,8 @@
 
 FFmpeg asks a callback several times a second whether it should give up, while it waits for a network. PyAV's callback
 compares ``time.monotonic()`` with a timeout and offers no way to say "now". So PyAV is given a clock of ours, which is
-the usual one, but far ahead of its time in threads that are to end. Where a release of PyAV should not look at this
-clock any more, the timeouts still hold, and the test of :class:`Interrupt` fails.
+the usual one, but far ahead of its time in threads that are to end. PyAV looks it up by name from release 17 on; should
+one not do so any more, the timeouts still hold, and the contract suite of live sources fails.
 """
 
 from __future__ import annotations
