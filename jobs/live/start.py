@@ -16,8 +16,9 @@ from jobs.live.run import LiveEngine, LiveReporter, RunningStream, StreamResult,
 from jobs.runner import open_or_create_store
 from jobs.settings import RunSettings
 from pipeline.caption_files import CaptionWriter, open_writer
-from pipeline.catalog import Catalog
-from pipeline.live.loop import StreamTask, open_session, recipe_of, stream_name
+from pipeline.catalog import Catalog, video_id_for
+from pipeline.errors import StreamBusy
+from pipeline.live.loop import StreamTask, open_session, recipe_of, stream_name, stream_uri
 from pipeline.sources.live import shown
 from pipeline.store import Store
 
@@ -104,11 +105,26 @@ def run_streams(request: StreamRequest, reporter: LiveReporter) -> list[StreamRe
 
             require_model(request.settings.model)
         catalog = stack.enter_context(Catalog(store.catalog_path))
+        _refuse_watched(catalog, request)
         stack.enter_context(job_log(store.jobs_folder / "streams.log"))
         reporter.note("joining Ray" if request.address else "starting Ray on this machine")
         stack.callback(stop_ray)
         resources = start_ray(request.address, request.settings.workers)
         return asyncio.run(_run(request, store, catalog, files, resources, reporter))
+
+
+def _refuse_watched(catalog: Catalog, request: StreamRequest) -> None:
+    """Say now, and not after the model was loaded, that another process watches one of the streams.
+
+    Raises:
+        StreamBusy: naming the process.
+    """
+    catalog.mark_interrupted_streams()
+    running = {one.video_id: one for one in catalog.streams(running=True)}
+    for spec in request.streams:
+        one = running.get(video_id_for(stream_uri(spec.url, spec.shown_name)))
+        if one is not None:
+            raise StreamBusy(f"{one.uri}: process {one.pid} on {one.host} is watching this stream ({one.state.value})")
 
 
 async def _run(

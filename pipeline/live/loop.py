@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pipeline.catalog import Catalog
     from pipeline.library import Library
 
-__all__ = ["StreamTask", "live_blocks", "open_session", "recipe_of", "stream_captions", "stream_name"]
+__all__ = ["StreamTask", "live_blocks", "open_session", "recipe_of", "stream_captions", "stream_name", "stream_uri"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class StreamTask:
         """The task of a stream, from the settings."""
         return cls(
             url=url,
-            uri=_uri_of(url, name),
+            uri=stream_uri(url, name),
             name=name,
             options=settings.source,
             window=settings.window,
@@ -87,7 +87,7 @@ class StreamTask:
         )
 
 
-def _uri_of(url: str, name: str) -> str:
+def stream_uri(url: str, name: str) -> str:
     """What the library knows a stream by: its address as it may be shown, a file's from wherever one stands, and of
     standard input, which is another each time, the name that it was given."""
     kind = kind_of(url)
