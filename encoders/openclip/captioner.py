@@ -19,6 +19,7 @@ from encoders.openclip.decoder import CocaDecoder
 from encoders.openclip.encoder import OpenClipEncoder
 from encoders.openclip.generation import Marks, write
 from encoders.openclip.stepping import check_steps
+from encoders.openclip.streaming import StreamingCaptioner, StreamingOptions
 from encoders.openclip.visual import padded
 from encoders.registry import load_encoder
 
@@ -102,6 +103,22 @@ class CocaCaptioner:
                 text = tidy(self._encoder.tokenizer.decode(sentence.ids), full_stop=self._wording.full_stop)
                 captions.append(Caption(text, *(span or one.span), info.name, sentence.confidence))
         return captions
+
+    def stream(self, options: StreamingOptions | None = None) -> StreamingCaptioner:
+        """Captions of one stream, from a state that does not grow; any number of streams share this captioner's
+        weights, which have to stay open.
+
+        Raises:
+            EncoderClosed.
+        """
+        return StreamingCaptioner(
+            self._open(),
+            self._marks,
+            lambda ids: tidy(self._encoder.tokenizer.decode(ids), full_stop=self._wording.full_stop),
+            self._info.name,
+            wording=self._wording,
+            options=options,
+        )
 
     def close(self) -> None:
         self._decoder = None

@@ -22,6 +22,7 @@ from encoders.errors import (
     WeightsUnavailable,
 )
 from encoders.openclip.captioner import CocaCaptioner
+from encoders.openclip.streaming import StreamingOptions
 from encoders.registry import load_encoder
 from tests.encoders.cocas import token_set
 from tests.encoders.models import pictures, write_config
@@ -135,11 +136,24 @@ def test_the_times_of_tokens_are_read_where_there_is_a_segment(tiny: Captioner) 
     assert confidence(one, (0.0, 9.0)) != pytest.approx(confidence(backwards, (0.0, 9.0)), rel=1e-3)
 
 
+def test_a_captioner_captions_streams(tiny: Captioner) -> None:
+    """The first push is captioned as a segment is; streams do not hear of each other."""
+    assert isinstance(tiny, CocaCaptioner)
+    one = token_set(6, width=tiny.info.token_width)
+    (wanted,) = tiny.caption([one], spans=[(0.0, 9.0)])
+    for stream in (tiny.stream(), tiny.stream(StreamingOptions(budget=6))):
+        found = stream.push(one, (0.0, 9.0))
+        assert (found.text, found.model) == (wanted.text, "tiny")
+        assert found.confidence == pytest.approx(wanted.confidence, abs=1e-4)
+
+
 def test_closing_closes_the_encoder_too(tmp_path: Path) -> None:
     captioner = load_captioner(f"coca:{write_config(tmp_path, 'coca')}/random", device="cpu", precision="fp32")
     captioner.close()
     with pytest.raises(EncoderClosed):
         captioner.tokens(pictures(1))
+    with pytest.raises(EncoderClosed):
+        captioner.stream()  # type: ignore[attr-defined]
 
 
 # -- tidy words --------------------------------------------------------------------------------------------------------
