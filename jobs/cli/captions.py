@@ -95,6 +95,9 @@ def captions(
             return _list(record, tracks, as_json)
         track, found = _chosen(tracks, track) if made is None else (track, tracks.get(track or "", []))
         cues = _cues(library, record, found, start, end)
+        how = f"longreel captions {record.name} --model tiny"
+        if library.catalog.connections_of(record.id):  # a stream's pictures are gone
+            how = f"longreel stream {record.uri} --captions tiny"
     if as_json:
         value: dict[str, Any] = {"video": record.id, "uri": record.uri, "track": track}
         value["captions"] = [cue.to_dict() for cue in cues]
@@ -110,7 +113,7 @@ def captions(
     elif form or made is None:
         click.echo(write_cues(cues, form or "txt"), nl=False)
     if not cues:
-        hint = "" if made else f"; make some: longreel captions {record.name} --model tiny"
+        hint = "" if made else f"; make some: {how}"
         click.echo(f"{record.name} has no captions{' there' if found else hint}", err=True)
     return 0 if cues else _NOTHING
 

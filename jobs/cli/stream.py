@@ -89,6 +89,8 @@ def stream(
     if names and len(names) != len(urls):
         raise UsageError(f"--name was given {len(names)} times for {len(urls)} streams; give one for each")
     settings = settings_from(config, overrides, model=model)
+    if captioner:
+        settings = replace(settings, captions=replace(settings.captions, model=captioner))
     if realtime:
         live = replace(settings.live, source=replace(settings.live.source, realtime=True))
         settings = replace(settings, live=live)
@@ -96,7 +98,6 @@ def stream(
         store=store_path(store),
         streams=tuple(StreamSpec(url, name) for url, name in zip(urls, names or ("",) * len(urls), strict=True)),
         settings=settings,
-        captioner=captioner,
         outputs=outputs,
         duration_seconds=duration,
         tags=tags,

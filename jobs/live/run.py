@@ -92,9 +92,10 @@ class LiveEngine:
     """
 
     def __init__(
-        self, settings: RunSettings, captioner: str, streams: int, resources: dict[str, float], reporter: LiveReporter
+        self, settings: RunSettings, streams: int, resources: dict[str, float], reporter: LiveReporter
     ) -> None:
-        self._settings, self._captioner, self._reporter = settings, captioner, reporter
+        self._settings, self._reporter = settings, reporter
+        self._captioner = settings.captions.model
         gpus = settings.workers.encode_gpus
         gpus = gpus if gpus >= 0 else (1.0 if resources.get("GPU") else 0.0)
         wanted = settings.workers.encoders or (int(resources.get("GPU", 0) / gpus) if gpus else 1)
@@ -123,7 +124,7 @@ class LiveEngine:
         self.broken = asyncio.get_running_loop().create_future()
         try:
             self._encoders = [
-                kind.remote(settings.model, self._captioner, settings.ingest.digest, settings.live, settings.encoder)
+                kind.remote(settings.model, settings.captions, settings.ingest.digest, settings.live, settings.encoder)
                 for _ in range(self.stages[1].count)
             ]
             self.models, *_ = await asyncio.gather(*(answer(one.load.remote()) for one in self._encoders))

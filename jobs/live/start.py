@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from encoders.captioning import split_captioner
 from jobs.errors import Interrupted, UsageError
 from jobs.live.run import LiveEngine, LiveReporter, RunningStream, StreamResult, together
 from jobs.runner import open_or_create_store
@@ -50,7 +51,6 @@ class StreamRequest:
     store: Path
     streams: tuple[StreamSpec, ...]
     settings: RunSettings
-    captioner: str = ""
     outputs: tuple[str, ...] = ()
     duration_seconds: float | None = None
     tags: tuple[str, ...] = ()
@@ -64,11 +64,14 @@ class StreamRequest:
 
         Raises:
             UsageError: nothing to do, the same stream twice, outputs that would be one file.
+            UnknownModel: no such captioner.
             UnknownScheme: an address of a kind that is not known.
         """
-        if not self.index and not self.captioner:
+        if self.settings.captions.model:
+            split_captioner(self.settings.captions.model)
+        if not self.index and not self.settings.captions.model:
             raise UsageError("--no-index without --captions leaves nothing to do; name a captioner, such as tiny")
-        if self.outputs and not self.captioner:
+        if self.outputs and not self.settings.captions.model:
             raise UsageError("--out writes captions; name a captioner with --captions, such as --captions tiny")
         if self.duration_seconds is not None and not self.duration_seconds > 0:
             raise UsageError(f"--duration {self.duration_seconds:g}: must be above 0 seconds")
@@ -138,8 +141,8 @@ async def _run(
     settings = request.settings
     stop = asyncio.Event()
     with _stopped_by_signals(stop) as stopped:
-        reporter.note(f"loading {settings.model}{' and ' + request.captioner if request.captioner else ''}")
-        engine = LiveEngine(settings, request.captioner, len(request.streams), resources, reporter)
+        reporter.note(f"loading {settings.model}{' and ' + settings.captions.model if settings.captions.model else ''}")
+        engine = LiveEngine(settings, len(request.streams), resources, reporter)
         async with AsyncExitStack() as stack:
             # Loading may take minutes; who gives up meanwhile does not wait for it.
             entering = asyncio.ensure_future(stack.enter_async_context(engine))

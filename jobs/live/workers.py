@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from jobs.settings import EncoderOptions
+from jobs.settings import CaptionSettings, EncoderOptions
 from pipeline.digest import DigestOptions
 from pipeline.live.loop import StreamTask, live_blocks
 from pipeline.live.options import LiveSettings
@@ -79,9 +79,14 @@ class LiveEncodeWorker:
     """A model, a captioner, and the open windows of some streams. Encoding and captioning may run at once."""
 
     def __init__(
-        self, model: str, captioner: str, digest: DigestOptions, settings: LiveSettings, encoder: EncoderOptions
+        self,
+        model: str,
+        captions: CaptionSettings,
+        digest: DigestOptions,
+        settings: LiveSettings,
+        encoder: EncoderOptions,
     ) -> None:
-        self._model, self._captioner_name = model, captioner
+        self._model, self._captions = model, captions
         self._digest_options, self._settings, self._encoder_options = digest, settings, encoder
         self._digest: LiveDigest | None = None
         self._words: LiveCaptioner | None = None
@@ -106,7 +111,6 @@ class LiveEncodeWorker:
 
     def _loaded(self) -> LiveModels:
         from encoders import load_encoder
-        from encoders.captioning import load_captioner
         from pipeline.live.captions import LiveCaptioner
         from pipeline.live.digest import LiveDigest
 
@@ -122,8 +126,8 @@ class LiveEncodeWorker:
         )
         reads = False
         captioner = None
-        if self._captioner_name:
-            captioner = load_captioner(self._captioner_name, device=options.device, seed=options.seed, threads=threads)
+        if self._captions.model:
+            captioner = self._captions.load(replace(options, threads=threads))
             reads = captioner.info.reads == encoder.info.fingerprint
             self._words = LiveCaptioner(
                 captioner, encoder.info.fingerprint, self._settings.captions, self._digest_options.tokens
