@@ -93,7 +93,7 @@ def _attention(decoder: CocaDecoder, visual: VisualTokens, ids: Tensor) -> Tenso
     causal = writer.attn_mask[:length, :length]
     looked: list[Tensor] = []
     for own, cross in zip(writer.resblocks, writer.cross_attn, strict=True):
-        x = x
+        x = own(x, attn_mask=causal)
         rows = x.reshape(windows, -1, x.shape[-1])
         x = attend_to(cross, rows, cross.ln_1_kv(visual.tokens), visual, looked).view(x.shape)
     return torch.stack(looked).float().mean(dim=0)

@@ -73,13 +73,18 @@ def test_a_sentence_is_judged_by_itself(decoder: CocaDecoder, visual: VisualToke
 
 
 def test_coverage_and_focus_by_hand(visual: VisualTokens) -> None:
-    """From the attention that the layers give."""
+    """From where the decoder looks when it reads the sentence as it does in writing."""
     decoder = looking(4.0)
-    seen = []
-    for block in decoder.model.text_decoder.cross_attn:
-        block.attn.register_forward_hook(lambda _, given, out: seen.append(out[1]))
     one = padded([token_set(5, seed=5)], [(0.0, 8.0)])
     scores = scored(decoder, one, [[5, 6, 7]])
+    seen = []
+    for block in decoder.model.text_decoder.cross_attn:
+        block.attn.register_forward_pre_hook(
+            lambda _, given, options: (given, {**options, "need_weights": True}), with_kwargs=True
+        )
+        block.attn.register_forward_hook(lambda _, given, out: seen.append(out[1]))
+    with torch.no_grad():
+        decoder.logits(one, torch.tensor([[START, 5, 6]]))
     looks = torch.stack(seen)[:, 0].mean(dim=0)  # [3 words, 5 tokens]
     assert looks.shape == (3, 5)
     assert one.weights is not None
