@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import NotAStream, SourceError, StillImage, StreamCodec, StreamEnded, StreamTimeout
 from pipeline.media import Damage, MediaInfo
@@ -34,14 +34,6 @@ _SHORT_SECONDS = 2.0  # that the container's length may be wrong by
 _UNSTAMPED = 8  # pictures without a time stamp at the beginning, at most
 
 
-class _Shape(NamedTuple):
-    """What frames of one format have in common."""
-
-    width: int
-    height: int
-    rotation: int
-
-
 class LiveConnection:
     """An open live source that has given its first picture. A context manager; of one thread, apart from its frames.
 
@@ -63,7 +55,7 @@ class LiveConnection:
         self._feed: Feed | None = None
         self._packets: PacketReader | None = None
         self._last_pts, self._last_length = 0, 40_000
-        self._shape: _Shape | None = None
+        self._shape: tuple[int, int, int] | None = None
         self._marred: list[VideoFrame] = []  # pictures of damaged packets
         self._deadline: float | None = None
         try:
@@ -397,5 +389,6 @@ def _stamp(picture: VideoFrame) -> int | None:
     return picture.pts if picture.pts is not None else picture.dts
 
 
-def _shape_of(picture: VideoFrame) -> _Shape:
-    return _Shape(picture.width, picture.height, picture.rotation % 360)
+def _shape_of(picture: VideoFrame) -> tuple[int, int, int]:
+    """What frames of one format have in common: width, height, rotation."""
+    return picture.width, picture.height, picture.rotation % 360

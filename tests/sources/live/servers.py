@@ -18,19 +18,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 
-import av
-import numpy as np
-import numpy.typing as npt
 import pytest
 
-from pipeline.sources import open_source
-from tests.drawing import numbered_picture, read_number
+from tests.sources.live.byte_server import ByteServer
+from tests.sources.live.clips import RATE, make_clip, number_of
 
 __all__ = [
     "SERVERS",
@@ -47,68 +44,8 @@ __all__ = [
     "transport_stream",
 ]
 
-RATE = 25
 SYSTEM_PYTHON = "/usr/bin/python3"
 _STARTED_SECONDS = 20.0
-
-
-def make_clip(
-    path: Path,
-    real: Path | None = None,
-    *,
-    frames: int = 250,
-    size: tuple[int, int] = (160, 120),
-    first: int = 0,
-    sound: bool = True,
-    gop: int = 12,
-) -> Path:
-    """An H.264 clip of 25 pictures a second, without reordering; the upper half of each picture shows its number.
-
-    Args:
-        real: a video to take the lower halves from, so that the codec has real work; drawn without it.
-        first: number of the first picture.
-    """
-    pictures = _real_pictures(real, size) if real is not None else None
-    with av.open(str(path), "w") as container:
-        # One slice a picture: GStreamer's payloader puts parameter sets between the slices of a key picture.
-        options = {"preset": "veryfast", "x264-params": "bframes=0:sliced-threads=0:scenecut=0"}
-        video = container.add_stream("libx264", rate=RATE, options=options)
-        video.width, video.height, video.pix_fmt = *size, "yuv420p"
-        video.codec_context.gop_size = gop
-        voice = container.add_stream("aac", rate=44_100, layout="mono") if sound else None
-        for number in range(frames):
-            picture = numbered_picture(first + number, *size)
-            if pictures is not None:
-                picture[size[1] // 2 :] = next(pictures)[size[1] // 2 :]
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            if voice is not None:
-                beep = av.AudioFrame.from_ndarray(_tone(number), format="fltp", layout="mono")
-                beep.sample_rate = 44_100
-                container.mux(voice.encode(beep))
-        container.mux(video.encode(None))
-        if voice is not None:
-            container.mux(voice.encode(None))
-    return path
-
-
-def _tone(number: int) -> npt.NDArray[np.float32]:
-    samples = 44_100 // RATE
-    times = (np.arange(samples) + number * samples) / 44_100
-    return (0.1 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)[None]
-
-
-def _real_pictures(path: Path, size: tuple[int, int]) -> Iterator[npt.NDArray[np.uint8]]:
-    import cv2
-
-    while True:
-        with open_source(str(path), decoder="pyav", short_side=min(size)) as source:
-            for frame in source.frames():
-                yield np.asarray(cv2.resize(frame.image, size), dtype=np.uint8)
-
-
-def number_of(picture: npt.NDArray[np.uint8]) -> int:
-    """Which picture of a clip this is."""
-    return read_number(picture)
 
 
 def free_port() -> int:
@@ -391,64 +328,6 @@ def device(clip: Path, folder: Path) -> Server:
 def file(clip: Path, folder: Path) -> Server:
     """The clip itself, to be played with ``realtime``."""
     return NoServer(str(clip))
-
-
-class ByteServer:
-    """A TCP server that says exactly what a test wants, one answer for each connection in turn, the last one for ever.
-
-    An answer is a list of bytes to send and of seconds to wait. After the last one the connection is closed, unless
-    that is ``None``: then it stays open and silent.
-
-    Args:
-        http: each answer begins with the head of an HTTP answer of no stated length.
-    """
-
-    def __init__(self, *answers: list[bytes | float | None], http: bool = True, scheme: str = "http") -> None:
-        self._answers = list(answers)
-        self._http, self._scheme = http, scheme
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._open: list[socket.socket] = []
-        self._stop = threading.Event()
-        self.connections = 0
-
-    @property
-    def url(self) -> str:
-        return f"{self._scheme}://127.0.0.1:{self._socket.getsockname()[1]}/live.ts"
-
-    def __enter__(self) -> ByteServer:
-        threading.Thread(target=self._serve, daemon=True).start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._socket.close()
-        for one in self._open:
-            one.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._socket.accept()
-            except OSError:
-                return
-            answer = self._answers[min(self.connections, len(self._answers) - 1)]
-            self.connections += 1
-            self._open.append(client)
-            threading.Thread(target=self._answer, args=(client, answer), daemon=True).start()
-
-    def _answer(self, client: socket.socket, answer: list[bytes | float | None]) -> None:
-        with contextlib.suppress(OSError):
-            if self._http:
-                client.recv(65536)
-                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n")
-            for piece in answer:
-                if piece is None:
-                    self._stop.wait(60)
-                elif isinstance(piece, bytes):
-                    client.sendall(piece)
-                else:
-                    self._stop.wait(piece)
-            client.close()
 
 
 def transport_stream(clip: Path, *options: str) -> bytes:

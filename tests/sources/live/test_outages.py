@@ -48,10 +48,10 @@ def test_a_server_that_is_killed_and_started_again(kind: str, live_clip: Path, t
 def test_a_datagram_stream_that_begins_anew_is_another_clock(live_clip: Path, tmp_path: Path) -> None:
     """Nobody tells that the sender was killed: its time stamps begin again, and that is all."""
     with serve("udp", live_clip, tmp_path) as server, watch(server.url, stall_seconds=20.0) as watched:
-        watched.until(lambda w: len(w.frames) >= 20)
+        watched.until(lambda w: len(w.frames) >= 40)
         server.kill()
         server.start()
-        watched.until(lambda w: is_playing(w, 2)).until(lambda w: len(w.frames) >= 45)
+        watched.until(lambda w: is_playing(w, 2)).until(lambda w: len(w.frames) >= 60)
         assert watched.connections[1].reason == "clock"
         assert watched.order == ["connecting", "connection", "playing", "frames", "connection", "frames"]
         again = watched.numbers.index(0, 1)
@@ -60,7 +60,7 @@ def test_a_datagram_stream_that_begins_anew_is_another_clock(live_clip: Path, tm
 
 
 def test_a_server_that_stalls_without_closing(live_clip: Path, tmp_path: Path) -> None:
-    with rtsp(live_clip, tmp_path) as server, watch(server.url, stall_seconds=0.6, open_seconds=2.0) as watched:
+    with rtsp(live_clip, tmp_path) as server, watch(server.url, stall_seconds=0.6, open_seconds=0.8) as watched:
         watched.until(lambda w: len(w.frames) >= 10)
         server.freeze()
         watched.until(lambda w: w.order[-1:] == ["stalled"])
