@@ -107,7 +107,7 @@ def test_of_several_qualities_one_is_fetched(live_clip: Path, tmp_path: Path) ->
     with HlsServer(live_clip, tmp_path, qualities=2) as server, watch(server.url) as watched:
         watched.until(lambda w: w.frames)
         server.asked.clear()
-        watched.until(lambda w: len(w.frames) >= 60)
+        watched.until(lambda w: len(w.frames) >= 36)
         assert {name[:2] for name in server.asked} == {"q0"}
         numbers = watched.numbers
         assert numbers == [(numbers[0] + i) % 250 for i in range(len(numbers))]
