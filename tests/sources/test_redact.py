@@ -61,3 +61,22 @@ def test_no_secret_survives(user: str, password: str, name: str, value: str) -> 
 def test_remote_addresses() -> None:
     assert all(map(is_remote, ("http://h/a", "HTTPS://h/a", "s3://b/k")))
     assert not any(map(is_remote, ("/http://a", "file:///a", "a.mp4", "http:/a", "")))
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("rtsp://cam:pw@host:554/a", "rtsp://host:554/a"),
+        ("rtsp://cam:p@ss@host/a", "rtsp://host/a"),
+        ("srt://host:9000?passphrase=abcdefghij&streamid=x", "srt://host:9000?streamid=x"),
+        ("udp://@239.0.0.1:1234", "udp://239.0.0.1:1234"),
+        # What should have been escaped in a password ends the host too early.
+        ("rtsp://cam:pa/ss@host/a", "rtsp://***@host/a"),
+        ("rtsp://cam:pa#ss@host/a?token=b", "rtsp://***@host/a"),
+        ("rtsp://cam:12?ss@host/a", "rtsp://***@host/a"),
+        ("rtsp://host/channel@1", "rtsp://host/channel@1"),
+    ],
+)
+def test_addresses_of_streams(uri: str, shown: str) -> None:
+    assert redact(uri) == shown
+    assert redact_text(f"cannot open {uri}, it says", uri).count("pa") == shown.count("pa")
