@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pipeline.store import Store
 
 __all__ = ["StreamRequest", "StreamSpec", "run_streams"]
 
+_STDIN = "/proc/{}/fd/0"  # a worker on this machine has no standard input of its own
 _BIND_SECONDS = 30.0  # that another writer may take before the library knows its model
 
 
@@ -165,13 +167,14 @@ async def _run(
             running = []
             for spec, own in zip(request.streams, files, strict=True):
                 task = StreamTask.of(
-                    spec.url,
+                    spec.url if spec.url != "-" else _STDIN.format(os.getpid()),
                     spec.shown_name,
                     settings.live,
                     settings.ingest,
                     min(info.image_height, info.image_width),
                     record_folder=str(_recordings(request, spec) or ""),
                 )
+                task = replace(task, uri=stream_uri(spec.url, spec.shown_name))
                 session, task = open_session(
                     catalog,
                     task,
