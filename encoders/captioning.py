@@ -151,7 +151,8 @@ class Wording:
 
     Attributes:
         method: "greedy", "beam", "nucleus", or "best-of": the best of several nucleus samples by where the model looked
-            while it wrote (:mod:`encoders.openclip.bestof`). The bundled model is not better for it than with "beam".
+            while it wrote (:mod:`encoders.openclip.bestof`). The bundled model is no better for it than with "beam",
+            and needs a temperature of about 0.5 to be as good.
         beams: K, of beam search.
         length_penalty: the power of the length that a log-probability is divided by; 0 prefers short sentences.
         no_repeat_ngram: no run of so many text tokens comes twice; 0 allows it.

@@ -7,6 +7,11 @@ text covers its source is that of Z. Tu and others, "Modeling Coverage for Neura
 1601.04811, and of the coverage penalty of Y. Wu and others, 2016, arXiv 1609.08144; here "all of the source" is by
 weight. Attention is not an explanation, and no promise: its worth has to be measured.
 
+Measured with the bundled model on 200 pictures of Flickr8k's val split, as stills, 8 samples, 3 seeds, temperature 0.5:
+the sum of all has a CIDEr of 35.1, the likeliest sample 35.4, beam search 35.6, a sample at random 28.9, by attention
+alone 29.2. None of the differences among the first three is beyond chance (95% of -3.5 to 2.5 against beam search). So
+it is not the default. At the temperature 1 that nucleus sampling has by default it is worse than beam search: 22.7.
+
 Shapes: B windows, K sentences of each, N = B * K, L text tokens of the longest, m visual tokens, d width.
 """
 
