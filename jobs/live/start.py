@@ -20,7 +20,7 @@ from jobs.settings import RunSettings
 from pipeline.caption_files import CaptionWriter, open_writer
 from pipeline.catalog import Catalog, video_id_for
 from pipeline.errors import StreamBusy
-from pipeline.live.loop import StreamTask, open_session, recipe_of, stream_name, stream_uri
+from pipeline.live.loop import StreamTask, open_session, recipe_of, side_of, stream_name, stream_uri
 from pipeline.sources.live import shown
 from pipeline.store import Store
 
@@ -171,7 +171,7 @@ async def _run(
                     spec.shown_name,
                     settings.live,
                     settings.ingest,
-                    min(info.image_height, info.image_width),
+                    side_of(info, engine.models.captioner),
                     record_folder=str(_recordings(request, spec) or ""),
                 )
                 task = replace(task, uri=stream_uri(spec.url, spec.shown_name))

@@ -20,6 +20,7 @@ from pipeline.live.types import ClosedWindow, LiveBlock, LiveCaption, LiveWindow
 
 if TYPE_CHECKING:
     from encoders.base import EncoderInfo
+    from encoders.captioning import CaptionerInfo
     from pipeline.live.captions import LiveCaptioner
     from pipeline.live.digest import ClosedContent, LiveDigest
     from pipeline.sources.live import LiveStream
@@ -60,11 +61,10 @@ class StreamWorker:
 
 @dataclass(frozen=True)
 class LiveModels:
-    """What an encode worker has loaded. ``captioner`` is empty where streams get no captions."""
+    """What an encode worker has loaded: the model, and the captioner where streams get words."""
 
     encoder: EncoderInfo
-    captioner: str = ""
-    captioner_random: bool = False
+    captioner: CaptionerInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,7 @@ class LiveEncodeWorker:
         self._digest = LiveDigest(
             encoder, self._digest_options, self._settings.window, self._settings.memory, tokens=reads
         )
-        return LiveModels(
-            encoder.info,
-            "" if captioner is None else captioner.info.name,
-            captioner is not None and captioner.info.random,
-        )
+        return LiveModels(encoder.info, None if captioner is None else captioner.info)
 
     def take(self, streams: Sequence[str], *blocks: LiveBlock) -> list[LiveTaken]:
         """The next blocks of these streams; a stream's own come in order.

@@ -31,11 +31,21 @@ from pipeline.segments import SegmentOptions
 from pipeline.sources.live import LiveOptions, LiveStream, kind_of, shown
 
 if TYPE_CHECKING:
-    from encoders.captioning import Captioner
+    from encoders.base import EncoderInfo
+    from encoders.captioning import Captioner, CaptionerInfo
     from pipeline.catalog import Catalog
     from pipeline.library import Library
 
-__all__ = ["StreamTask", "live_blocks", "open_session", "recipe_of", "stream_captions", "stream_name", "stream_uri"]
+__all__ = [
+    "StreamTask",
+    "live_blocks",
+    "open_session",
+    "recipe_of",
+    "side_of",
+    "stream_captions",
+    "stream_name",
+    "stream_uri",
+]
 
 
 @dataclass(frozen=True)
@@ -141,6 +151,14 @@ def live_blocks(
         yield from watcher.finish()
 
 
+def side_of(encoder: EncoderInfo, captioner: CaptionerInfo | None) -> int:
+    """Pixels of the short side of a stream's pictures: what the model wants, and a captioner that looks at pictures."""
+    side = min(encoder.image_height, encoder.image_width)
+    if captioner is not None and captioner.key_frames:
+        side = max(side, min(captioner.image_height, captioner.image_width))
+    return side
+
+
 def recipe_of(settings: LiveSettings, ingest: IngestOptions, fingerprint: str) -> str:
     """A short hash of all that decides what is made of a stream's frames."""
     parts = [asdict(ingest.sampling), asdict(ingest.gate), asdict(ingest.segments), asdict(ingest.digest)]
@@ -216,8 +234,8 @@ def stream_captions(
         library.store.bind(encoder.info)
     catalog = library.catalog
     catalog.dimension = encoder.info.dimension
-    short_side = min(encoder.info.image_height, encoder.info.image_width)
-    task = StreamTask.of(url, name or stream_name(url), settings, ingest, short_side)
+    side = side_of(encoder.info, captioner.info)
+    task = StreamTask.of(url, name or stream_name(url), settings, ingest, side)
     recipe = recipe_of(settings, ingest, encoder.info.fingerprint)
     reads = captioner.info.reads == encoder.info.fingerprint
     digest = LiveDigest(encoder, ingest.digest, settings.window, settings.memory, tokens=reads)

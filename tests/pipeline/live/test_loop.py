@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from csat_fusion.tokens import TokenSet
 from encoders.captioning import Caption, CaptionerInfo
 from pipeline import Library
 from pipeline.errors import OptionError, SourceError
-from pipeline.live.loop import stream_captions, stream_uri
+from pipeline.live.loop import side_of, stream_captions, stream_uri
 from pipeline.live.options import LiveSettings, WindowOptions
 from tests.jobs.streaming import SCENE_SECONDS, scenes_film
 from tests.pipeline.fakes import SIDE, ToneEncoder
@@ -119,6 +120,14 @@ def test_short_windows_are_many(tmp_path: Path, film: Path) -> None:
     with Library.open(tmp_path / "library", encoder=ToneEncoder()) as library:
         captions = list(stream_captions(library, str(film), captioner=Counting(), settings=settings))
         assert len(captions) == pytest.approx(12, abs=1)
+
+
+def test_pictures_are_as_large_as_those_who_look_at_them_want() -> None:
+    encoder = ToneEncoder().info
+    assert side_of(encoder, None) == side_of(encoder, Counting().info) == SIDE
+    looks = replace(Counting(key_frames=2).info, image_height=448, image_width=600)
+    assert side_of(encoder, looks) == 448
+    assert side_of(encoder, replace(looks, key_frames=0)) == SIDE
 
 
 def test_what_a_stream_is_known_by(tmp_path: Path) -> None:
