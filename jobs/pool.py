@@ -17,6 +17,7 @@ from jobs.workers import PartStateLost
 __all__ = ["LostWorker", "WorkerPool", "answer", "tried"]
 
 _BACK_SECONDS = 60.0  # for a worker whose process died to answer again
+_BUSY_SECONDS = 1.0  # without an answer: it is at work
 _SAME_SECONDS = 5.0  # for a kill to arrive; and a worker that came back elsewhere may have its old number
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -53,17 +54,15 @@ class WorkerPool:
     @asynccontextmanager
     async def borrowed(self) -> AsyncIterator[Any]:
         """A worker of one's own."""
-        import ray
-
         worker = await self._free.get()
         try:
             await self.is_back(worker)
             yield worker
         except BaseException as error:
             if not isinstance(error, self._at_rest):
-                with contextlib.suppress(Exception):  # it may be dead already
-                    ray.kill(worker, no_restart=False)
-                self.expect(worker, anew=True)
+                if not isinstance(error, LostWorker):
+                    _restart(worker)
+                self.expect(worker, anew=True, lost=isinstance(error, LostWorker))
             raise
         finally:
             self._free.put_nowait(worker)
@@ -72,10 +71,11 @@ class WorkerPool:
         """Whether it is being waited for."""
         return worker in self._returning
 
-    def expect(self, worker: Any, *, anew: bool = False) -> None:
-        """Nobody uses ``worker`` until it has answered; ``anew``: its process is another one by then."""
+    def expect(self, worker: Any, *, anew: bool = False, lost: bool = False) -> None:
+        """Nobody uses ``worker`` until it has answered; ``anew``: its process is another one by then. ``lost``: it is
+        not known whether it was this worker that died; one that lives is restarted."""
         if worker not in self._returning:
-            self._returning[worker] = asyncio.create_task(self._comes_back(worker, anew))
+            self._returning[worker] = asyncio.create_task(self._comes_back(worker, anew, lost))
 
     async def is_back(self, worker: Any) -> None:
         """Wait for a worker that died.
@@ -87,11 +87,15 @@ class WorkerPool:
         if task is not None and not await asyncio.shield(task):
             raise LostWorker(f"its process died and did not come back within {_BACK_SECONDS:.0f} s")
 
-    async def _comes_back(self, worker: Any, anew: bool) -> bool:
+    async def _comes_back(self, worker: Any, anew: bool, lost: bool) -> bool:
         """Ask until ``worker`` answers: calls to an actor that is being restarted fail at once, they do not wait."""
         clock = asyncio.get_running_loop().time
         began, pause = clock(), 0.05
         try:
+            # Ray starts one that died by itself. Killed as well, it would be its next process that dies, on the next
+            # attempt, and so on until there are no attempts left.
+            if lost and await self._lives(worker):
+                _restart(worker)
             while (left := began + _BACK_SECONDS - clock()) > 0:
                 with contextlib.suppress(LostWorker, asyncio.TimeoutError):
                     pid: int = await asyncio.wait_for(answer(worker.pid.remote()), left)
@@ -104,6 +108,16 @@ class WorkerPool:
         finally:
             del self._returning[worker]
 
+    async def _lives(self, worker: Any) -> bool:
+        """Whether its process is the one that it was."""
+        try:
+            pid: int = await asyncio.wait_for(answer(worker.pid.remote()), _BUSY_SECONDS)
+        except LostWorker:
+            return False
+        except asyncio.TimeoutError:  # it is at work
+            return True
+        return pid == self._pids.get(worker)
+
     def kill(self) -> None:
         """End them for good."""
         import ray
@@ -113,6 +127,13 @@ class WorkerPool:
         for worker in self.workers:
             with contextlib.suppress(Exception):  # the cluster may be gone already
                 ray.kill(worker, no_restart=True)
+
+
+def _restart(worker: Any) -> None:
+    import ray
+
+    with contextlib.suppress(Exception):  # it may be dead already
+        ray.kill(worker, no_restart=False)
 
 
 async def tried(attempts: int, once: Callable[[], Awaitable[_T]], uri: str) -> _T:

@@ -155,3 +155,42 @@ def test_the_librarys_precision_is_taken_where_the_device_can(
         assert info.precision_reason == "measured; not the library's fp16: precision 'fp16' is for GPUs"
     else:
         assert info.precision_reason == "measured"
+
+
+class Failing:
+    """A worker of one process after the other; its work fails with each of ``errors`` in turn."""
+
+    def __init__(self, errors: list[Exception], restarts: bool) -> None:
+        self._errors, self._restarts, self._number = errors, restarts, 7
+        self.killed = 0
+        self.pid = Method(lambda: self._number)
+        self.inspect = Method(self._inspect)
+
+    def kill(self) -> None:
+        self.killed += 1
+        self._number += 1
+
+    def _inspect(self, *_arguments: Any) -> str:
+        if self._errors:
+            self._number += self._restarts
+            raise self._errors.pop(0)
+        return "facts"
+
+
+@pytest.mark.parametrize(
+    ("restarts", "killed"), [(True, 0), (False, 1)], ids=["one that died by itself", "one that lives"]
+)
+def test_only_a_worker_that_lives_is_restarted(restarts: bool, killed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that died comes back by itself; killed as well, its next process would die on the next attempt."""
+    from ray.exceptions import ActorDiedError
+
+    worker = Failing([ActorDiedError()], restarts)
+    monkeypatch.setattr("ray.kill", lambda actor, no_restart: actor.kill())
+
+    async def run() -> Any:
+        engine = Engine(RunSettings(), {"CPU": 2.0})
+        engine._decoders = pool_of(worker, 7)
+        return await asyncio.wait_for(engine.inspect("a.mp4", "a.mp4", None), 60)
+
+    assert asyncio.run(run()) == "facts"
+    assert worker.killed == killed
