@@ -137,16 +137,16 @@ def _leaves(value: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
-    """ ", did you mean X?": a key that ends in the same word, if there is one, else one alike as a whole, else one
-    whose last word is alike."""
+    """ ", did you mean X?": one or two keys that end in the same word, else one alike as a whole, else one whose last
+    word is alike."""
     last = word.rpartition(".")[2]
     near = [k for k in known if k.rpartition(".")[2] == last]
-    if len(near) != 1:  # a right name in a wrong place is surer than a likeness
+    if len(near) not in (1, 2):  # a right name in a wrong place is surer than a likeness
         near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if not near:
         by_last = {k.rpartition(".")[2]: k for k in known}
         near = [by_last[k] for k in difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.6)]
-    return f", did you mean {near[0]!r}?" if near else ""
+    return f", did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def _first_line(error: Exception) -> str:

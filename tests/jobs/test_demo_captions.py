@@ -59,9 +59,11 @@ class _Catalog:
 
 
 class _Captioner:
-    info = SimpleNamespace(name="says", reads="print")
+    info = SimpleNamespace(name="says", reads="print", key_frames=0)
 
-    def caption(self, sets: Sequence[TokenSet], *, spans: Sequence[tuple[float, float]]) -> list[Caption]:
+    def caption(
+        self, sets: Sequence[TokenSet], *, spans: Sequence[tuple[float, float]], key_frames: object
+    ) -> list[Caption]:
         return [Caption(f"second {start:g}", start, end, "says", 0.5) for start, end in spans]
 
 
