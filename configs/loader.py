@@ -140,7 +140,7 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     """ ", did you mean X?": one or two keys that end in the same word, else one alike as a whole, else one whose last
     word is alike."""
     last = word.rpartition(".")[2]
-    near = [k for k in known if k.rpartition(".")[2] == last]
+    near = sorted((k for k in known if k.rpartition(".")[2] == last), key=lambda k: (k.count("."), k))
     if len(near) not in (1, 2):  # a right name in a wrong place is surer than a likeness
         near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if not near:
