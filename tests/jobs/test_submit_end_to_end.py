@@ -175,11 +175,12 @@ def test_moments(world: World) -> None:
     answer = world.ask("query", "--like", f"{SPACED}@5")
     assert answer.code == 0
     assert list(answer.value) == [
-        *("query", "model", "confident", "confident_percentile", "best_percentile", "moments"),
+        *("query", "model", "confident", "confident_percentile", "best_percentile", "moments", "mode"),
     ]
     first = answer.value["moments"][0]
     assert list(first) == [
         *("video", "uri", "name", "start_seconds", "end_seconds", "peak_seconds", "score", "percentile", "caption"),
+        *("utc_start", "visual_rank", "caption_rank"),
     ]
     assert first["name"] == SPACED
     assert first["start_seconds"] <= 5 < first["end_seconds"]
