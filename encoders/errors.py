@@ -1,6 +1,13 @@
 """Errors of the encoders. All are :class:`LongreelError`; the message names the value and what was allowed."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from csat_fusion.errors import LongreelError
+
+if TYPE_CHECKING:
+    from encoders.captioning import Caption
 
 __all__ = [
     "CaptionerUnavailable",
@@ -24,7 +31,14 @@ __all__ = [
 
 
 class EncoderError(LongreelError):
-    """A model cannot be loaded or cannot encode what it was given."""
+    """A model cannot be loaded or cannot encode what it was given.
+
+    Attributes:
+        captions: of a captioner that was given several segments and has not captioned them all: one for each, ``None``
+            for those without. They were paid for, and are to be kept. Empty: there is not one.
+    """
+
+    captions: tuple[Caption | None, ...] = ()
 
 
 class EncoderOptionError(EncoderError, ValueError):
@@ -112,6 +126,10 @@ class VlmUnauthorised(VlmError):
 
 class VlmRejected(VlmError):
     """The server does not take such requests: no such model or address, pictures it cannot read, a limit used up."""
+
+
+class VlmRefused(VlmRejected):
+    """The server does not take this one request: its pictures, or its words. It may well take the next."""
 
 
 class VlmOverloaded(VlmError):

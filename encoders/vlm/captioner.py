@@ -15,7 +15,8 @@ import numpy.typing as npt
 from encoders.captioning import Caption, CaptionerInfo, CaptionerOptions, KeyFrame, cover
 from encoders.errors import EncoderClosed, EncoderInputError, TokensUnavailable
 from encoders.vlm.address import Address, parse_address, read_key
-from encoders.vlm.client import ChatClient, VlmCounts
+from encoders.vlm.client import ChatClient
+from encoders.vlm.counts import VlmCounts
 from encoders.vlm.messages import request
 from encoders.vlm.options import VlmOptions
 
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["VlmCaptioner", "load_vlm"]
 
 # Of the options, what is not about the words.
-_NOT_OF_WORDS = ("key_variable", "timeout_seconds", "retries", "first_wait_seconds", "most_wait_seconds", "concurrency")
+_NOT_OF_WORDS = (
+    *("key_variable", "timeout_seconds", "retries", "first_wait_seconds", "most_wait_seconds", "concurrency"),
+    *("price_in", "price_out", "currency"),
+)
 
 
 class VlmCaptioner:
@@ -75,6 +79,11 @@ class VlmCaptioner:
         spans: Sequence[tuple[float, float] | None] | None = None,
         key_frames: Sequence[Sequence[KeyFrame]] | None = None,
     ) -> list[Caption]:
+        """See :meth:`encoders.captioning.Captioner.caption`. Each segment is a request of its own.
+
+        Raises:
+            VlmError: there was no answer for some; its ``captions`` are those that were answered.
+        """
         self._open()
         within = self._checked(len(token_sets), spans, key_frames)
         shown = [cover(frames, self._info.key_frames) for frames in key_frames or ()]
@@ -82,11 +91,18 @@ class VlmCaptioner:
             request(self._address.model, self._options, frames, span)
             for frames, span in zip(shown, within, strict=True)
         ]
-        answers = self._client.ask(bodies)
-        return [
-            Caption(answer.text, *(span or _span(frames)), self._info.name, answer.confidence)
+        answers, error = self._client.ask(bodies)
+        captions = [
+            None
+            if answer is None
+            else Caption(answer.text, *(span or _span(frames)), self._info.name, answer.confidence)
             for answer, frames, span in zip(answers, shown, within, strict=True)
         ]
+        made = [caption for caption in captions if caption is not None]
+        if error is not None:
+            error.captions = tuple(captions) if made else ()
+            raise error
+        return made
 
     def close(self) -> None:
         self._closed = True

@@ -7,13 +7,14 @@ loop; a request that is taking too long is truly cut off.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -24,49 +25,24 @@ from encoders.errors import (
     VlmAnswerInvalid,
     VlmError,
     VlmOverloaded,
+    VlmRefused,
     VlmRejected,
     VlmTimeout,
     VlmUnauthorised,
     VlmUnreachable,
 )
 from encoders.vlm.address import Address, Key
+from encoders.vlm.counts import VlmCounts
 from encoders.vlm.messages import Answer, read_answer
 from encoders.vlm.options import VlmOptions
 
-__all__ = ["ChatClient", "VlmCounts", "seconds_to_wait"]
+__all__ = ["ChatClient", "seconds_to_wait"]
 
 _MOST_BYTES = 4 << 20  # of an answer: a caption takes a few hundred
 _SAID = 200  # characters of a server's own words that are passed on
+_HOPELESS = 3  # requests that each fail for a reason of their own, with none answered: the others will, too
+_OF_ONE = {400, 413, 415, 422}  # about this request's own content
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
-
-
-@dataclass
-class VlmCounts:
-    """What asking has cost since the captioner was loaded.
-
-    Attributes:
-        requests: that were sent, repetitions among them.
-        retries: of these, repetitions.
-        failures: captions that were not had, however often they were asked for.
-        captions: answers that were had; empty: of these, without a word; cut: of these, ended by their length.
-        sent_bytes: in the requests.
-        tokens_in, tokens_out: as the server counts them; ``without_usage`` answers did not say.
-        seconds: all requests took together, waits between them not counted.
-        waited_seconds: between repetitions.
-    """
-
-    requests: int = 0
-    retries: int = 0
-    failures: int = 0
-    captions: int = 0
-    empty: int = 0
-    cut: int = 0
-    sent_bytes: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    without_usage: int = 0
-    seconds: float = 0.0
-    waited_seconds: float = 0.0
 
 
 class _TryAgain(Exception):
@@ -97,14 +73,18 @@ class ChatClient:
         """As they are now."""
         return replace(self._counts)
 
-    def ask(self, bodies: Sequence[Mapping[str, Any]]) -> list[Answer]:
-        """The answer to each request. The first one that fails for good ends them all.
+    def ask(self, bodies: Sequence[Mapping[str, Any]]) -> tuple[list[Answer | None], VlmError | None]:
+        """The answer to each request, ``None`` where there is none; and what the first one failed with that failed for
+        good.
+
+        Where that one says that the others would meet the same, no more are sent; what is on its way is waited for once
+        more, since it is paid for.
 
         Raises:
-            VlmError, EncoderClosed.
+            EncoderClosed.
         """
         if not bodies:
-            return []
+            return [], None
         future = asyncio.run_coroutine_threadsafe(self._ask_all(bodies), self._running())
         try:
             return future.result()
@@ -153,10 +133,27 @@ class ChatClient:
             trust_env=True,  # proxies
         )
 
-    async def _ask_all(self, bodies: Sequence[Mapping[str, Any]]) -> list[Answer]:
-        tasks = [asyncio.ensure_future(self._ask_one(body)) for body in bodies]
+    async def _ask_all(self, bodies: Sequence[Mapping[str, Any]]) -> tuple[list[Answer | None], VlmError | None]:
+        over = asyncio.Event()
+        failed: list[VlmError] = []
+        answered = 0
+
+        async def one(body: Mapping[str, Any]) -> Answer | None:
+            nonlocal answered
+            try:
+                answer = await self._ask_one(body, over)
+            except VlmError as error:
+                failed.append(error)
+                of_one = isinstance(error, VlmRefused | VlmAnswerInvalid)
+                if not of_one or (not answered and len(failed) >= _HOPELESS):
+                    over.set()
+                return None
+            answered += answer is not None
+            return answer
+
+        tasks = [asyncio.ensure_future(one(body)) for body in bodies]
         try:
-            return list(await asyncio.gather(*tasks))
+            answers = list(await asyncio.gather(*tasks))
         except asyncio.CancelledError:
             if self._closed:
                 raise EncoderClosed(f"the captioner {self._address.name} was closed while it was asked") from None
@@ -165,11 +162,15 @@ class ChatClient:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        return answers, failed[0] if failed else None
 
-    async def _ask_one(self, body: Mapping[str, Any]) -> Answer:
+    async def _ask_one(self, body: Mapping[str, Any], over: asyncio.Event) -> Answer | None:
+        """``None``: it was ``over`` before this one was sent."""
         counts, most = self._counts, self._options.retries
         payload = json.dumps(body).encode()
         async with self._slots:
+            if over.is_set():
+                return None
             for retry in range(most + 1):
                 counts.requests += 1
                 counts.retries += retry > 0
@@ -184,11 +185,13 @@ class ChatClient:
                     raise
                 finally:
                     counts.seconds += time.monotonic() - began
-                if retry == most or (asked is not None and asked > self._options.most_wait_seconds):
+                if retry == most or (asked is not None and asked > self._options.most_wait_seconds) or over.is_set():
                     break
                 wait = self._pause(retry) if asked is None else asked
                 counts.waited_seconds += wait
-                await asyncio.sleep(wait)
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(over.wait(), wait)
+                    break
         counts.failures += 1
         tries = "tried once" if retry == 0 else f"tried {retry + 1} times"
         late = "" if asked is None else f"; it asks to be left alone for {asked:g} s"
@@ -267,7 +270,7 @@ class ChatClient:
         elif 300 <= status < 400:
             where = self._key.hide(headers.get("Location", "nowhere"))
             text += f" (it points to {where.partition('?')[0]}; give that address)"
-        return VlmRejected(text)
+        return VlmRefused(text) if status in _OF_ONE else VlmRejected(text)
 
     def _said(self, words: object) -> str:
         """Somebody else's words, short, in one line, and without a secret."""

@@ -52,6 +52,9 @@ class VlmOptions:
         first_wait_seconds: before the first repetition; it doubles with each, and is shortened by up to half by chance.
         most_wait_seconds: what a wait is at most. A server that asks for more (Retry-After) is not asked again.
         concurrency: requests at one time.
+        price_in, price_out: what a million tokens cost, of pictures and prompts, and of answers; 0: nobody says, and no
+            cost is told.
+        currency: of these.
 
     Raises:
         EncoderOptionError: a value outside what is allowed.
@@ -76,6 +79,9 @@ class VlmOptions:
     first_wait_seconds: float = 0.5
     most_wait_seconds: float = 30.0
     concurrency: int = 4
+    price_in: float = 0.0
+    price_out: float = 0.0
+    currency: str = "USD"
 
     def __post_init__(self) -> None:
         for name, allowed in (("prompt", PROMPT_FIELDS), ("picture_prompt", ("frames",))):
@@ -93,10 +99,13 @@ class VlmOptions:
             if not whole or number < least or (most is not None and number > most):
                 upper = "" if most is None else f", at most {most}"
                 raise EncoderOptionError(f"{name} is {number!r}; allowed: a whole number, at least {least}{upper}")
-        for name, low in (("timeout_seconds", 1e-3), ("first_wait_seconds", 0.0), ("most_wait_seconds", 0.0)):
-            seconds = getattr(self, name)
-            if not low <= seconds < math.inf:
-                raise EncoderOptionError(f"{name} is {seconds}; allowed: at least {low:g}, finite")
+        for name, low in (
+            ("timeout_seconds", 1e-3),
+            *((name, 0.0) for name in ("first_wait_seconds", "most_wait_seconds", "price_in", "price_out")),
+        ):
+            value = getattr(self, name)
+            if not low <= value < math.inf:
+                raise EncoderOptionError(f"{name} is {value}; allowed: at least {low:g}, finite")
         if self.temperature is not None and not 0 <= self.temperature <= 2:
             raise EncoderOptionError(
                 f"temperature is {self.temperature}; allowed: 0 to 2, or None for the server's own"

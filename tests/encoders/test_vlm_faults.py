@@ -171,11 +171,13 @@ def test_waits_grow_and_have_an_end(server: VlmServer) -> None:
         assert longest / 2 <= min(waits) < max(waits) <= longest
 
 
-def test_one_that_fails_ends_the_others(server: VlmServer) -> None:
-    server.faults.extend([status(400), *[vlm_server.hang] * 9])
-    with load(server) as captioner, pytest.raises(VlmRejected):
+def test_one_that_says_that_none_will_do_ends_the_others(server: VlmServer) -> None:
+    """What is on its way is waited for, and not sent again."""
+    server.faults.extend([status(404), *[vlm_server.hang] * 9])
+    with load(server, timeout_seconds=0.4) as captioner, pytest.raises(VlmRejected) as caught:
         captioner.caption([None] * 10, key_frames=[frames_of(1)] * 10)
     assert len(server.requests) <= 4
+    assert caught.value.captions == ()
 
 
 # -- several at a time -------------------------------------------------------------------------------------------------
