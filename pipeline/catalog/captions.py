@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import case, delete, insert, select, update
 
 from pipeline.catalog.base import CatalogPart, batched
-from pipeline.catalog.models import captions, segments, token_sets
+from pipeline.catalog.models import captions, segments, token_sets, wordless
 from pipeline.catalog.records import CaptionRecord
 from pipeline.errors import LibraryError
 
@@ -18,8 +18,14 @@ __all__ = ["CaptionCatalog"]
 class CaptionCatalog(CatalogPart):
     """Captions: keep them, find out where they are missing and what they can be made of."""
 
-    def keep_captions(self, video_id: str, model: str, found: Mapping[int, CaptionRecord]) -> None:
-        """Keep a caption for each of these segments of a video, in place of any that the same model gave before.
+    def keep_captions(
+        self, video_id: str, model: str, found: Mapping[int, CaptionRecord], without: Collection[int] = ()
+    ) -> None:
+        """Keep what a model found for some segments of a video, in place of what it found before.
+
+        Args:
+            found: a caption for each of these segments.
+            without: segments that it looked at and had no words for.
 
         Raises:
             LibraryError: one of the segments is not there (the video was removed, or indexed anew), or a caption is of
@@ -32,7 +38,7 @@ class CaptionCatalog(CatalogPart):
                     f"{caption.model} for video {caption.video_id}"
                 )
         with self._write() as connection:
-            for batch in batched(sorted(found)):
+            for batch in batched(sorted({*found, *without})):
                 there = connection.execute(
                     select(segments.c.id).where(segments.c.id.in_(batch), segments.c.video_id == video_id)
                 ).scalars()
@@ -40,8 +46,12 @@ class CaptionCatalog(CatalogPart):
                     raise LibraryError(
                         f"video {video_id} has no segment {gone[0]} any more: it was removed or indexed anew"
                     )
-                connection.execute(delete(captions).where(captions.c.segment_id.in_(batch), captions.c.model == model))
-                connection.execute(insert(captions), [_values(number, found[number]) for number in batch])
+                for table in (captions, wordless):
+                    connection.execute(delete(table).where(table.c.segment_id.in_(batch), table.c.model == model))
+                if words := [_values(number, found[number]) for number in batch if number in found]:
+                    connection.execute(insert(captions), words)
+                if silent := [{"segment_id": number, "model": model} for number in batch if number not in found]:
+                    connection.execute(insert(wordless), silent)
 
     def add_caption(self, segment_id: int, caption: CaptionRecord) -> int:
         """Keep one more caption of a segment; returns its number, for :meth:`extend_caption`.
@@ -71,6 +81,14 @@ class CaptionCatalog(CatalogPart):
         query = select(captions.c.segment_id).where(captions.c.video_id == video_id, captions.c.model == model)
         with self._read() as connection:
             return set(connection.execute(query).scalars())
+
+    def wordless_segments(self, video_id: str, model: str) -> set[int]:
+        """Ids of the segments of a video that this model looked at and had no words for."""
+        query = select(wordless.c.segment_id).join(segments, segments.c.id == wordless.c.segment_id)
+        with self._read() as connection:
+            return set(
+                connection.execute(query.where(segments.c.video_id == video_id, wordless.c.model == model)).scalars()
+            )
 
     def segments_with_tokens(self, segment_ids: Iterable[int]) -> set[int]:
         """Those of these segments of which a token set is kept."""

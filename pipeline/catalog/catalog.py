@@ -24,6 +24,7 @@ from pipeline.catalog.models import (
     vectors,
     video_tags,
     videos,
+    wordless,
 )
 from pipeline.catalog.streams import StreamCatalog
 from pipeline.catalog.vectors import VectorCatalog
@@ -90,6 +91,7 @@ class Catalog(
             thumbnails: ("segment_id",),
             token_sets: ("segment_id",),
             captions: ("segment_id", "model", "start_seconds", "text"),
+            wordless: ("segment_id", "model"),
             connections: ("video_id", "number"),
         }
         with self._database.read() as connection:

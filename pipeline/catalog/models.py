@@ -45,6 +45,7 @@ __all__ = [
     "vectors",
     "video_tags",
     "videos",
+    "wordless",
 ]
 
 # SQLite makes a key the row's own address only when its type is called INTEGER, which there holds 64 bits anyway.
@@ -201,6 +202,14 @@ captions = Table(
     Column("end_seconds", Float, nullable=False),
     Column("confidence", Float),
     Index(None, "video_id", "start_seconds"),
+)
+
+# A captioner looked at the segment and had no words for it: there is no caption by it, and it is not asked again.
+wordless = Table(
+    "wordless",
+    metadata,
+    Column("segment_id", ForeignKey("segments.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("model", Text, primary_key=True),
 )
 
 # A stream is a video that goes on: its windows are parts of it.

@@ -4,4 +4,4 @@
 which is needed only when there is something to apply.
 """
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
