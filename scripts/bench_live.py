@@ -144,7 +144,7 @@ def long_run(options: argparse.Namespace, report: Report) -> None:
                         {
                             "minute": frames / 120,
                             "rss": process.memory_info().rss / 2**20,
-                            "state": digest.state_bytes,
+                            "state": digest.state_bytes + words.state_bytes,
                             "ms": 1000 * spent / 120,
                             "captions": session.counts.captions,
                         }

@@ -19,9 +19,10 @@ from encoders.openclip.decoder import CocaDecoder
 from encoders.openclip.encoder import OpenClipEncoder
 from encoders.openclip.generation import Marks, write
 from encoders.openclip.stepping import check_steps
-from encoders.openclip.streaming import StreamingCaptioner, StreamingOptions
+from encoders.openclip.streaming import StreamingCaptioner
 from encoders.openclip.visual import padded
 from encoders.registry import load_encoder
+from encoders.streams import StreamingOptions
 
 __all__ = ["CocaCaptioner", "load_coca", "load_tiny"]
 
@@ -104,9 +105,9 @@ class CocaCaptioner:
                 captions.append(Caption(text, *(span or one.span), info.name, sentence.confidence))
         return captions
 
-    def stream(self, options: StreamingOptions | None = None) -> StreamingCaptioner:
-        """Captions of one stream, from a state that does not grow; any number of streams share this captioner's
-        weights, which have to stay open.
+    def streams(self, options: StreamingOptions | None = None) -> StreamingCaptioner:
+        """Captions of any number of streams, from states that do not grow; see
+        :class:`encoders.streams.CaptionsStreams`.
 
         Raises:
             EncoderClosed.

@@ -1,4 +1,4 @@
-"""Captions of a stream from a state that does not grow: the merged tokens of a bounded window, and the last words.
+"""Captions of streams from states that do not grow: the merged tokens of a bounded window, and the last words.
 
 Each push merges what was seen into a window of at most ``budget`` tokens that reaches back ``window_seconds``; what is
 older is cut away, its share of the weight of tokens that cross the edge included. The caption decoder reads the window,
@@ -12,7 +12,7 @@ text and windows in every layer (:class:`csat_fusion.CASAFusion`, whose stream k
 decoder that was trained with such layers; there is none here, and untrained ones would only add noise, so they have no
 place in this module yet.
 
-Shapes: m tokens of a window, M the most, d width, L text tokens.
+Shapes: B streams side by side, m tokens of a window, M the most, d width, L text tokens.
 """
 
 from __future__ import annotations
@@ -27,54 +27,74 @@ from torch import Tensor
 from csat_fusion.compressors.sharing import share_budget
 from csat_fusion.tokens import TokenSet
 from encoders.captioning import Caption, Wording
-from encoders.errors import EncoderInputError, EncoderOptionError
+from encoders.errors import EncoderInputError
 from encoders.openclip.decoder import CocaDecoder
 from encoders.openclip.generation import Marks, Written, write
 from encoders.openclip.visual import VisualTokens, padded
+from encoders.streams import StreamingOptions, StreamPush
 
-__all__ = ["StreamingCaptioner", "StreamingOptions"]
+__all__ = ["StreamingCaptioner"]
 
+_BATCH = 16  # streams that are captioned side by side
 _COLUMNS = {"weight": torch.float32, "start_seconds": torch.float64, "end_seconds": torch.float64, "patch": torch.int64}
 
 
-@dataclass(frozen=True)
-class StreamingOptions:
-    """How much of a stream is remembered.
+class _State:
+    """All that is kept of a stream, at its full size from the beginning."""
 
-    Attributes:
-        window_seconds: how far back a caption looks; a push that is longer is seen whole. Longer windows need to be
-            told of cuts: what is left of another scene does more harm than more of the same one does good.
-        budget: M, how many merged tokens are kept at most.
-        gap_seconds: tokens with more unseen time between them merge only where nothing else is left to.
-        margin: in nats a text token, by which new words must be likelier than the last sentence to take its place; 0:
-            the likelier ones are taken. At 0.1 the bundled model's words for a photograph under a moving camera changed
-            in 11 of 148 windows of 2 s, at 0 in 56, and were no worse (a CIDEr of 16.3 and 15.8).
+    def __init__(self, most: int, width: int, length: int) -> None:
+        self._tokens = torch.zeros(most, width)
+        self._columns = {column: torch.zeros(most, dtype=dtype) for column, dtype in _COLUMNS.items()}
+        self._last = torch.zeros(length, dtype=torch.int64)
+        self._count = 0  # of the tokens that are there
+        self._length = 0  # of the last sentence; 0: there is none
+        self.end = -math.inf
 
-    Raises:
-        EncoderOptionError: a value outside what is allowed.
-    """
+    @property
+    def bytes(self) -> int:
+        return sum(part.untyped_storage().nbytes() for part in (self._tokens, *self._columns.values(), self._last))
 
-    window_seconds: float = 12.0
-    budget: int = 256
-    gap_seconds: float = 1.0
-    margin: float = 0.1
+    @property
+    def window(self) -> TokenSet | None:
+        if not self._count:
+            return None
+        return TokenSet(
+            self._tokens[: self._count].clone(),
+            **{column: part[: self._count].clone() for column, part in self._columns.items()},
+        )
 
-    def __post_init__(self) -> None:
-        if isinstance(self.budget, bool) or not isinstance(self.budget, int) or self.budget < 1:
-            raise EncoderOptionError(f"budget is {self.budget!r}; allowed: a whole number of tokens, at least 1")
-        if not 0 < self.window_seconds < math.inf:
-            raise EncoderOptionError(f"window_seconds is {self.window_seconds}; allowed: above 0, finite")
-        for name in ("gap_seconds", "margin"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise EncoderOptionError(f"{name} is {value}; allowed: at least 0, finite")
+    @window.setter
+    def window(self, window: TokenSet) -> None:
+        self._count = len(window)
+        self._tokens[: self._count] = window.tokens
+        for column, part in self._columns.items():
+            part[: self._count] = getattr(window, column)
+
+    @property
+    def last(self) -> tuple[int, ...]:
+        return tuple(self._last[: self._length].tolist())
+
+    @last.setter
+    def last(self, ids: Sequence[int]) -> None:
+        self._length = len(ids)
+        self._last[: self._length] = torch.tensor(ids, dtype=torch.int64)
+
+    def forget(self) -> None:
+        """Time still goes forward."""
+        self._count = self._length = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Checked:
+    push: StreamPush
+    state: _State
 
 
 class StreamingCaptioner:
-    """Captions one stream, push by push. Not safe for several threads at once.
+    """Captions any number of streams by one decoder: a :class:`encoders.streams.StreamCaptioner`.
 
     Args:
-        decoder: reads tokens of width d; it may serve any number of streams.
+        decoder: reads tokens of width d.
         words: text tokens without marks as a sentence.
         name: of the captions' model.
     """
@@ -91,108 +111,109 @@ class StreamingCaptioner:
     ) -> None:
         self._decoder, self._marks, self._words, self._name = decoder, marks, words, name
         self._wording, self._options = wording or Wording(), options or StreamingOptions()
-        # all of the state, at its full size from the beginning
-        most = self._options.budget
-        self._tokens = torch.zeros(most, decoder.width)
-        self._columns = {column: torch.zeros(most, dtype=dtype) for column, dtype in _COLUMNS.items()}
-        self._last = torch.zeros(decoder.context_length, dtype=torch.int64)
-        self._count = 0  # of the tokens that are there
-        self._length = 0  # of the last sentence; 0: there is none
-        self._end = -math.inf
+        self._states: dict[str, _State] = {}
 
     @property
     def state_bytes(self) -> int:
-        """Bytes held between calls."""
-        return sum(part.untyped_storage().nbytes() for part in (self._tokens, *self._columns.values(), self._last))
+        return sum(state.bytes for state in self._states.values())
 
-    @property
-    def window(self) -> TokenSet | None:
-        """What the last caption was about; ``None`` before the first."""
-        if not self._count:
-            return None
-        return TokenSet(
-            self._tokens[: self._count].clone(),
-            **{column: part[: self._count].clone() for column, part in self._columns.items()},
-        )
+    def window(self, stream: str) -> TokenSet | None:
+        """What the stream's last caption was about; ``None`` before the first."""
+        state = self._states.get(stream)
+        return None if state is None else state.window
 
-    def push(self, token_set: TokenSet, span: tuple[float, float], *, cut: bool = False) -> Caption:
-        """The caption for what comes next in the stream.
+    def push(self, pushes: Sequence[StreamPush]) -> list[Caption]:
+        checked = self._checked(pushes)
+        captions = []
+        for start in range(0, len(checked), _BATCH):
+            captions += self._pushed(checked[start : start + _BATCH])
+        return captions
 
-        Args:
-            token_set: what was seen in ``span``, compressed.
-            span: its start and end in seconds; starts where the one before ended, or later.
-            cut: a new scene, with which nothing before it has to do.
+    def drop(self, stream: str) -> None:
+        self._states.pop(stream, None)
 
-        Raises:
-            EncoderInputError: tokens of another width, not finite, or not of the span; a span that is none or begins
-                before the last one ended. The state is as before the call.
-            EncoderError: the model gives no finite scores; the window has moved on, the last sentence has not changed.
-        """
-        start, end = self._checked(token_set, span)
-        if cut:
-            self.forget()
-        back = min(end - self._options.window_seconds, start)
-        self._keep(self._merged(token_set, back))
-        self._end = end
-        window = self.window
-        assert window is not None
-        began = max(back, min(window.span[0], start))
-        visual = padded([window], [(began, end)]).to(self._decoder.device, self._decoder.dtype)
-        written = self._chosen(visual)
-        self._length = len(written.ids)
-        self._last[: self._length] = torch.tensor(written.ids, dtype=torch.int64)
-        return Caption(self._words(written.ids), start, end, self._name, written.confidence)
+    def _checked(self, pushes: Sequence[StreamPush]) -> list[_Checked]:
+        if len({push.stream for push in pushes}) != len(pushes):
+            raise EncoderInputError("a stream is pushed twice in one call; its pushes come one after the other")
+        checked = []
+        for push in pushes:
+            state = self._states.get(push.stream)
+            if state is None:
+                state = _State(self._options.budget, self._decoder.width, self._decoder.context_length)
+            self._check(push, state)
+            checked.append(_Checked(push, state))
+        self._states |= {one.push.stream: one.state for one in checked}
+        return checked
 
-    def forget(self) -> None:
-        """Go on as if nothing had been seen and said; time still goes forward."""
-        self._count = self._length = 0
-
-    def _checked(self, token_set: TokenSet, span: tuple[float, float]) -> tuple[float, float]:
-        start, end = span
+    def _check(self, push: StreamPush, state: _State) -> None:
+        (start, end), tokens = push.span, push.token_set
         if not -math.inf < start < end < math.inf:
-            raise EncoderInputError(f"a span must be finite and end after it starts, got {tuple(span)}")
-        if start < self._end - 1e-6:
-            raise EncoderInputError(f"a span must not begin before the last one ended, at {self._end} s: got {start} s")
-        if token_set.width != self._decoder.width:
-            raise EncoderInputError(f"{self._name} reads tokens of width {self._decoder.width}, got {token_set.width}")
-        if not bool(torch.isfinite(token_set.tokens).all()):
+            raise EncoderInputError(f"a span must be finite and end after it starts, got {tuple(push.span)}")
+        if start < state.end - 1e-6:
+            raise EncoderInputError(f"a span must not begin before the last one ended, at {state.end} s: got {start} s")
+        if tokens.width != self._decoder.width:
+            raise EncoderInputError(f"{self._name} reads tokens of width {self._decoder.width}, got {tokens.width}")
+        if not bool(torch.isfinite(tokens.tokens).all()):
             raise EncoderInputError("the token set holds a token that is not finite")
-        if not token_set.span[0] < end or not token_set.span[1] > start:
-            raise EncoderInputError(f"the token set is of {token_set.span} s, and not of the span {tuple(span)}")
-        return float(start), float(end)
+        if not tokens.span[0] < end or not tokens.span[1] > start:
+            raise EncoderInputError(f"the token set is of {tokens.span} s, and not of the span {tuple(push.span)}")
 
-    def _merged(self, new: TokenSet, back: float) -> TokenSet:
-        """The window with ``new``, without what was before ``back``, merged down to the budget."""
-        new = new.to(device="cpu", dtype=torch.float32)
-        held = self.window
+    def _pushed(self, checked: Sequence[_Checked]) -> list[Caption]:
+        windows, spans = [], []
+        for one in checked:
+            window, span = self._moved_on(one.push, one.state)
+            windows.append(window)
+            spans.append(span)
+        visual = padded(windows, spans).to(self._decoder.device, self._decoder.dtype)
+        chosen = self._chosen(visual, [one.state.last for one in checked])
+        captions = []
+        for one, written in zip(checked, chosen, strict=True):
+            one.state.last = written.ids
+            start, end = one.push.span
+            captions.append(Caption(self._words(written.ids), start, end, self._name, written.confidence))
+        return captions
+
+    def _moved_on(self, push: StreamPush, state: _State) -> tuple[TokenSet, tuple[float, float]]:
+        """The stream's window with the push, merged down to the budget, and the span that it is read in."""
+        start, end = push.span
+        if push.cut:
+            state.forget()
+        back = min(end - self._options.window_seconds, start)
+        new = push.token_set.to(device="cpu", dtype=torch.float32)
+        held = state.window
         if held is not None:
             new = _joined(held, new)
-        ((merged, _),) = share_budget(
+        ((window, _),) = share_budget(
             [_cut_off(new, back)], self._options.budget, gap_seconds=self._options.gap_seconds
         )
-        return merged
+        state.window = window
+        state.end = end
+        return window, (max(back, min(window.span[0], start)), end)
 
-    def _keep(self, window: TokenSet) -> None:
-        self._count = len(window)
-        self._tokens[: self._count] = window.tokens
-        for column, part in self._columns.items():
-            part[: self._count] = getattr(window, column)
-
-    def _chosen(self, visual: VisualTokens) -> Written:
-        """New words, or the last ones where those are as likely."""
-        (new,) = write(self._decoder, visual, self._marks, self._wording)
-        last = tuple(self._last[: self._length].tolist())
-        if not last or last == new.ids:
+    def _chosen(self, visual: VisualTokens, last: Sequence[tuple[int, ...]]) -> list[Written]:
+        """New words for each window, or its last ones where those are as likely."""
+        new = write(self._decoder, visual, self._marks, self._wording)
+        if not any(last):
             return new
-        old = Written(last, self._log_probability(visual, last))
-        return new if new.log_probability > old.log_probability + self._options.margin else old
+        old = self._log_probabilities(visual, last)
+        chosen = []
+        for written, ids, likely in zip(new, last, old, strict=True):
+            stays = ids and ids != written.ids and written.log_probability <= likely + self._options.margin
+            chosen.append(Written(ids, likely) if stays else written)
+        return chosen
 
     @torch.inference_mode()
-    def _log_probability(self, visual: VisualTokens, ids: Sequence[int]) -> float:
-        """The mean over a sentence and its end mark, as :func:`encoders.openclip.generation.write` has it."""
-        row = torch.tensor([[self._marks.start, *ids, self._marks.end]], device=self._decoder.device)
-        given: Tensor = self._decoder.logits(visual, row[:, :-1]).float().log_softmax(dim=-1)
-        return float(given.gather(-1, row[:, 1:, None]).mean())
+    def _log_probabilities(self, visual: VisualTokens, sentences: Sequence[tuple[int, ...]]) -> list[float]:
+        """The mean over each sentence and its end mark, as :func:`encoders.openclip.generation.write` has it."""
+        longest = max(len(ids) for ids in sentences)
+        rows = torch.full((len(sentences), longest + 2), self._marks.end)
+        for row, ids in zip(rows, sentences, strict=True):
+            row[: len(ids) + 2] = torch.tensor([self._marks.start, *ids, self._marks.end])
+        rows = rows.to(self._decoder.device)
+        # A text token sees none of those that come after it, so what a shorter sentence is filled up with has no say.
+        given: Tensor = self._decoder.logits(visual, rows[:, :-1]).float().log_softmax(dim=-1)
+        each = given.gather(-1, rows[:, 1:, None])[..., 0].cpu()
+        return [float(row[: len(ids) + 1].mean()) for row, ids in zip(each, sentences, strict=True)]
 
 
 def _joined(one: TokenSet, two: TokenSet) -> TokenSet:

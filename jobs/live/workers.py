@@ -177,4 +177,8 @@ class LiveEncodeWorker:
 
     def state_bytes(self) -> dict[str, Any]:
         """Bytes held between two blocks, for those who measure."""
-        return {"digest": 0 if self._digest is None else self._digest.state_bytes, "waiting": len(self._contents)}
+        return {
+            "digest": 0 if self._digest is None else self._digest.state_bytes,
+            "words": 0 if self._words is None else self._words.state_bytes,
+            "waiting": len(self._contents),
+        }

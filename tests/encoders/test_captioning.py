@@ -22,8 +22,8 @@ from encoders.errors import (
     WeightsUnavailable,
 )
 from encoders.openclip.captioner import CocaCaptioner
-from encoders.openclip.streaming import StreamingOptions
 from encoders.registry import load_encoder
+from encoders.streams import CaptionsStreams, StreamingOptions, StreamPush
 from tests.encoders.cocas import token_set
 from tests.encoders.models import pictures, write_config
 
@@ -141,8 +141,9 @@ def test_a_captioner_captions_streams(tiny: Captioner) -> None:
     assert isinstance(tiny, CocaCaptioner)
     one = token_set(6, width=tiny.info.token_width)
     (wanted,) = tiny.caption([one], spans=[(0.0, 9.0)])
-    for stream in (tiny.stream(), tiny.stream(StreamingOptions(budget=6))):
-        found = stream.push(one, (0.0, 9.0))
+    assert isinstance(tiny, CaptionsStreams)
+    for streams in (tiny.streams(), tiny.streams(StreamingOptions(budget=6))):
+        (found,) = streams.push([StreamPush("a", one, (0.0, 9.0))])
         assert (found.text, found.model) == (wanted.text, "tiny")
         assert found.confidence == pytest.approx(wanted.confidence, abs=1e-4)
 
@@ -153,7 +154,7 @@ def test_closing_closes_the_encoder_too(tmp_path: Path) -> None:
     with pytest.raises(EncoderClosed):
         captioner.tokens(pictures(1))
     with pytest.raises(EncoderClosed):
-        captioner.stream()  # type: ignore[attr-defined]
+        captioner.streams()  # type: ignore[attr-defined]
 
 
 # -- tidy words --------------------------------------------------------------------------------------------------------

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from csat_fusion.tokens import TokenSet
-from encoders.captioning import Wording
+from encoders.captioning import Caption, Wording
 from encoders.errors import EncoderInputError, EncoderOptionError
 from encoders.openclip.decoder import CocaDecoder
 from encoders.openclip.generation import Marks, write
-from encoders.openclip.streaming import StreamingCaptioner, StreamingOptions
+from encoders.openclip.streaming import StreamingCaptioner
 from encoders.openclip.visual import padded
+from encoders.streams import StreamingOptions, StreamPush
 from tests.encoders.cocas import CONTEXT, END, PAD, START, WIDTH, small_coca, token_set
 
 MARKS = Marks(START, END, never=(PAD,))
@@ -46,8 +47,31 @@ def words(ids: Any) -> str:
     return " ".join(str(one) for one in ids)
 
 
-def stream(decoder: CocaDecoder, wording: Wording = GREEDY, **options: Any) -> StreamingCaptioner:
+class One:
+    """A captioner with one stream."""
+
+    def __init__(self, captioner: StreamingCaptioner) -> None:
+        self.captioner = captioner
+
+    @property
+    def state_bytes(self) -> int:
+        return self.captioner.state_bytes
+
+    @property
+    def window(self) -> TokenSet | None:
+        return self.captioner.window("a")
+
+    def push(self, tokens: TokenSet, span: tuple[float, float], *, cut: bool = False) -> Caption:
+        (caption,) = self.captioner.push([StreamPush("a", tokens, span, cut)])
+        return caption
+
+
+def streams(decoder: CocaDecoder, wording: Wording = GREEDY, **options: Any) -> StreamingCaptioner:
     return StreamingCaptioner(decoder, MARKS, words, "m", wording=wording, options=StreamingOptions(**options))
+
+
+def stream(decoder: CocaDecoder, wording: Wording = GREEDY, **options: Any) -> One:
+    return One(streams(decoder, wording, **options))
 
 
 def live_bytes() -> int:
@@ -64,6 +88,7 @@ def live_bytes() -> int:
 def test_the_state_is_the_same_after_minutes_and_after_hours(decoder: CocaDecoder) -> None:
     """Six hours in pushes of 40 s, 24 unlike tokens each, into a window of 100 s and 32 tokens."""
     captioner = stream(decoder, replace(GREEDY, most_tokens=2), window_seconds=100, budget=32)
+    captioner.push(token_set(24, seed=-1, start=-40, end=-1), (-40, 0))
     before = captioner.state_bytes
     held = {}
     for number in range(540):
@@ -178,6 +203,60 @@ def test_what_does_not_fit_leaves_the_stream_as_it_was(decoder: CocaDecoder) -> 
     assert before is not None
     assert after is not None
     assert torch.equal(before.tokens, after.tokens)
+
+
+def test_streams_side_by_side_are_captioned_as_each_alone(decoder: CocaDecoder) -> None:
+    """Of unlike lengths, with unlike last sentences, one of them new in the second call, one with a cut."""
+    for wording in (GREEDY, Wording(beams=3)):
+        together = streams(decoder, wording, window_seconds=12, margin=0.2)
+        alone = {name: stream(decoder, wording, window_seconds=12, margin=0.2) for name in "abcd"}
+        for turn in range(4):
+            pushes = [
+                StreamPush(
+                    name,
+                    token_set(4 + 3 * number, seed=10 * turn + number, start=8 * turn, end=8 * turn + 7),
+                    (8.0 * turn, 8.0 * turn + 8),
+                    cut=name == "b",
+                )
+                for number, name in enumerate("abcd")
+                if name != "d" or turn
+            ]
+            for push, found in zip(pushes, together.push(pushes), strict=True):
+                wanted = alone[push.stream].push(push.token_set, push.span, cut=push.cut)
+                assert (found.text, found.start_seconds, found.end_seconds) == (wanted.text, *push.span)
+                assert found.confidence == pytest.approx(wanted.confidence, rel=1e-4)
+
+
+def test_a_stream_that_was_dropped_begins_anew(decoder: CocaDecoder) -> None:
+    captioner = streams(decoder, margin=100.0)
+    first, second = token_set(6, seed=7), token_set(6, seed=8, start=8, end=16)
+    captioner.push([StreamPush("a", first, (0.0, 8.0)), StreamPush("b", first, (0.0, 8.0))])
+    both = captioner.state_bytes
+    captioner.drop("a")
+    captioner.drop("never seen")
+    assert captioner.state_bytes == both / 2
+    a, b = captioner.push([StreamPush(name, second, (8.0, 17.0)) for name in "ab"])
+    assert a.text == stream(decoder).push(second, (8.0, 17.0)).text != b.text
+
+
+def test_one_wrong_push_leaves_all_streams_as_they_were(decoder: CocaDecoder) -> None:
+    captioner = streams(decoder)
+    good = token_set(5, seed=1, start=10, end=18)
+    captioner.push([StreamPush("a", good, (10.0, 19.0))])
+    later = token_set(5, seed=2, start=20, end=28)
+    before = captioner.window("a")
+    for pushes, said in (
+        ([StreamPush("a", later, (19.0, 29.0)), StreamPush("b", good, (19.0, 29.0))], "not of the span"),
+        ([StreamPush("a", later, (19.0, 29.0)), StreamPush("a", later, (29.0, 39.0))], "twice"),
+    ):
+        with pytest.raises(EncoderInputError, match=said):
+            captioner.push(pushes)
+    after = captioner.window("a")
+    assert before is not None
+    assert after is not None
+    assert torch.equal(before.tokens, after.tokens)
+    assert captioner.window("b") is None
+    assert captioner.push([]) == []
 
 
 @pytest.mark.parametrize("wrong", [{"budget": 0}, {"window_seconds": 0}, {"margin": -1}, {"gap_seconds": math.nan}])
