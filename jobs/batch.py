@@ -14,8 +14,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from csat_fusion.errors import LongreelError
+from encoders.captioner_names import kept_name
 from jobs.captioning import caption_video, lacks_captions
 from jobs.engine import Engine
+from jobs.errors import Interrupted
 from jobs.reporting import JobSummary, Reporter
 from jobs.settings import RunSettings
 from jobs.workers import Taken
@@ -37,8 +39,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def skip_done(
     catalog: Catalog, items: Sequence[SourceItem], recipe_key: str, captioner: str = ""
 ) -> tuple[list[SourceItem], list[ItemResult]]:
-    """Split into what there is to do and what is done and unchanged, with a caption by ``captioner`` (if there is to be
-    one) for each segment.
+    """Split into what there is to do and what is done and unchanged, with each segment looked at by ``captioner``, if
+    there is to be one. Its name may be typed in any way.
 
     Remote sources are asked for their fingerprint where they are worked on, not here. Name, tags and start time of what
     is done are taken over, as :meth:`pipeline.catalog.Catalog.describe_video` says.
@@ -46,6 +48,7 @@ def skip_done(
     from pipeline.sources.fingerprint import fingerprint
     from pipeline.sources.redact import is_remote
 
+    captioner = kept_name(captioner) if captioner else ""
     todo, skipped = [], []
     for item in items:
         record = catalog.find_video(video_id_for(redact(item.uri)))
@@ -56,7 +59,7 @@ def skip_done(
         done = record is not None and current is not None and record.is_done(current, recipe_key)
         if record is not None and done and not (captioner and lacks_captions(catalog, record, captioner)):
             catalog.describe_video(record.id, item.name, item.tags, item.start_time)
-            captions = record.segments if captioner else None
+            captions = len(catalog.captioned_segments(record.id, captioner)) if captioner else None
             skipped.append(replace(item_from_record(record, "skipped"), captions=captions))
         else:
             todo.append(item)
@@ -80,6 +83,7 @@ class BatchJob:
         self._job_id = job_id
         self._reporter = reporter
         self._recipe_key = settings.ingest.recipe_key(engine.info.fingerprint)
+        self._results: dict[str, ItemResult] = {}
 
     async def run(self, items: Sequence[SourceItem]) -> JobSummary:
         """Do all ``items``; one that fails is recorded and the others go on.
@@ -89,11 +93,10 @@ class BatchJob:
         """
         summary = JobSummary(self._job_id)
         queue = iter(items)
-        results: dict[str, ItemResult] = {}
 
         async def worker() -> None:
             for item in queue:
-                results[item.uri] = await self._video(item)
+                await self._video(item)
 
         workers = [asyncio.create_task(worker()) for _ in range(min(len(items), self._engine.videos_at_once))]
         everything = asyncio.gather(*workers)
@@ -108,12 +111,15 @@ class BatchJob:
                 everything.result()
             elif cancel.done():
                 cancel.result()
+                summary.cancelled = True
         finally:
             for task in [*workers, cancel]:
                 task.cancel()
             await asyncio.gather(everything, cancel, return_exceptions=True)
             _restore_signals(stopped, handlers)
-        summary.items = [results.get(item.uri) or self._cancelled(item) for item in items]
+        summary.items = [self._results.get(item.uri) or self._cancelled(item) for item in items]
+        if self._engine.asked is not None:
+            summary.asked = self._engine.asked.to_dict(self._settings.captions.vlm)
         return summary
 
     async def _wait_for_cancel(self) -> None:
@@ -128,7 +134,7 @@ class BatchJob:
         self._reporter.video_ended(item.name, result)
         return result
 
-    async def _video(self, item: SourceItem) -> ItemResult:
+    async def _video(self, item: SourceItem) -> None:
         """One video to its end: done, failed or skipped."""
         uri = redact(item.uri)
         video_id = video_id_for(uri)
@@ -141,9 +147,13 @@ class BatchJob:
         except LongreelError as error:
             record = self._catalog.fail_video(video_id, uri, item.name, error, job_id=self._job_id, tags=item.tags)
             result = item_from_record(record, "failed", error)
+        self._end(item, result)
+
+    def _end(self, item: SourceItem, result: ItemResult) -> None:
+        """Say and write down what became of a video."""
+        self._results[item.uri] = result
         self._record(item, result)
         self._reporter.video_ended(item.name, result)
-        return result
 
     async def _ingest(self, item: SourceItem, uri: str, video_id: str) -> ItemResult:
         known = self._catalog.find_video(video_id)
@@ -186,10 +196,22 @@ class BatchJob:
         def progress(done: int, total: int) -> None:
             self._reporter.captions_progress(result.uri, item.name, done, total)
 
-        captions, error = await caption_video(self._catalog, self._engine, video, item.uri, progress)
+        error: LongreelError | None
+        try:
+            captions, error = await caption_video(self._catalog, self._engine, video, item.uri, progress)
+        except asyncio.CancelledError:
+            # The job ends here, and the video is indexed all the same: nothing else would say so.
+            assert self._engine.captioner is not None
+            captions = len(self._catalog.captioned_segments(video_id, self._engine.captioner.name))
+            error = Interrupted(f"{result.uri}: the job was stopped before all segments were captioned")
+            self._end(item, self._with_captions(result, captions, error))
+            raise
+        return self._with_captions(result, captions, error)
+
+    def _with_captions(self, result: ItemResult, captions: int, error: LongreelError | None) -> ItemResult:
         if error is None:
             return replace(result, captions=captions)
-        self._catalog.record_error(error, job_id=self._job_id, video_id=video_id, uri=result.uri)
+        self._catalog.record_error(error, job_id=self._job_id, video_id=result.video, uri=result.uri)
         return replace(result, captions=captions, captions_error=error_values(error))
 
     async def _part(self, source: str, uri: str, fingerprint: str, part: PartRecord, progress: _Progress) -> None:

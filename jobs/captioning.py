@@ -22,15 +22,24 @@ __all__ = ["caption_video", "lacks_captions"]
 _SEGMENTS = 16  # of a task: they are captioned side by side, and kept together
 
 
-def lacks_captions(catalog: Catalog, video: VideoRecord, captioner: str) -> bool:
-    """Whether some segment has no caption by the captioner of this name."""
-    return len(catalog.captioned_segments(video.id, captioner)) < video.segments
+def lacks_captions(catalog: Catalog, video: VideoRecord, captioner: str) -> int:
+    """How many segments the captioner has not looked at yet.
+
+    Args:
+        captioner: its name as captions are kept under it, see :func:`encoders.captioner_names.kept_name`.
+    """
+    return video.segments - len(_looked_at(catalog, video, captioner))
+
+
+def _looked_at(catalog: Catalog, video: VideoRecord, captioner: str) -> set[int]:
+    return catalog.captioned_segments(video.id, captioner) | catalog.wordless_segments(video.id, captioner)
 
 
 async def caption_video(
     catalog: Catalog, engine: Engine, video: VideoRecord, source: str, progress: Callable[[int, int], None]
 ) -> tuple[int, LongreelError | None]:
-    """Caption the segments of a video that have no caption yet.
+    """Caption the segments of a video that the captioner has not looked at yet. Where it fails on some of a task, the
+    others are kept and it goes on, until it fails on a whole one.
 
     Args:
         catalog: of a library whose writer lock this process holds.
@@ -46,27 +55,34 @@ async def caption_video(
     assert engine.captioner is not None
     info = engine.captioner
     rows = catalog.segments_of(video.id)
-    done = catalog.captioned_segments(video.id, info.name)
+    done = _looked_at(catalog, video, info.name)
     todo = [row for row in rows if row.id not in done]
     kept, missing = kept_and_missing(catalog, info, engine.info.fingerprint, todo)
     waiting = iter([(batch, True) for batch in _batches(kept)] + [(batch, False) for batch in _batches(missing)])
-    captions, looked_at = len(done), len(rows) - len(todo)
+    looked_at = len(rows) - len(todo)
+    captions = len(catalog.captioned_segments(video.id, info.name))
     failed: LongreelError | None = None
+    hopeless = False
 
     async def one_after_the_other() -> None:
-        nonlocal captions, looked_at, failed
+        nonlocal captions, looked_at, failed, hopeless
         for batch, has_tokens in waiting:
             tokens = tuple(kept_tokens(catalog, video, row) for row in batch) if has_tokens else None
             try:
                 found = await engine.caption(CaptionTask(video, source, tuple(batch), tokens))
             except LongreelError as error:
-                failed = failed or error
-            if failed is not None:  # the rest would most likely meet the same
+                failed, hopeless = failed or error, True
                 return
-            catalog.keep_captions(video.id, info.name, found)
-            captions += len(found)
-            looked_at += len(batch)
-            progress(looked_at, len(rows))
+            # whatever became of others meanwhile: it may have been paid for
+            catalog.keep_captions(video.id, info.name, found.captions, found.without)
+            captions += len(found.captions)
+            looked_at += len(found.captions) + len(found.without)
+            failed = failed or found.error
+            hopeless = hopeless or (found.error is not None and not found.answered)
+            if found.answered:
+                progress(looked_at, len(rows))
+            if hopeless:  # the rest would most likely meet the same
+                return
 
     # As many at once as there are workers, so that no more token sets are read than are worked on.
     tasks = [asyncio.create_task(one_after_the_other()) for _ in range(engine.captioner_count)]

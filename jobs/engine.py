@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csat_fusion.errors import LongreelError
+from encoders.captioner_names import is_elsewhere
 from encoders.errors import EncoderOptionError
 from jobs.errors import EngineError, PlacementError
 from jobs.placement import Stage, check_nodes, check_placement, plan_stages
@@ -33,7 +34,8 @@ from pipeline.media import MediaInfo, PartResult
 if TYPE_CHECKING:
     from encoders.base import EncoderInfo
     from encoders.captioning import CaptionerInfo
-    from pipeline.catalog.records import CaptionRecord
+    from encoders.vlm.counts import VlmCounts
+    from pipeline.captioning import CaptionedSegments
     from pipeline.watch import WatchTask
 
 __all__ = ["Engine", "start_ray", "stop_ray"]
@@ -115,7 +117,8 @@ def _own_sigterm() -> Any:
 class Engine:
     """The workers of one job. An async context manager; leaving it ends them.
 
-    ``info`` is the encoder's, ``captioner`` the captioner's where the settings name one.
+    ``info`` is the encoder's, ``captioner`` the captioner's where the settings name one, ``asked`` what asking it has
+    cost so far where it is behind an address.
 
     Args:
         library_precision: of the library's vectors, if it has any: taken, without measuring, where the settings leave
@@ -129,7 +132,9 @@ class Engine:
     def __init__(self, settings: RunSettings, resources: dict[str, float], library_precision: str = "") -> None:
         self._settings = settings
         self._library_precision = library_precision if settings.encoder.precision == "auto" else ""
-        self.stages = plan_stages(settings.workers, resources, captions=bool(settings.captions.model))
+        captioner = settings.captions.model
+        elsewhere = bool(captioner) and is_elsewhere(captioner)
+        self.stages = plan_stages(settings.workers, resources, captions=bool(captioner), captions_elsewhere=elsewhere)
         check_placement(self.stages, resources)
         self._cores = resources.get("CPU", 1.0)
         self._encoder_options = self._with_threads(self.stages[1])
@@ -137,6 +142,7 @@ class Engine:
         self._load: dict[Any, int] = {}
         self.info: EncoderInfo
         self.captioner: CaptionerInfo | None = None
+        self.asked: VlmCounts | None = None
 
     @property
     def captioner_count(self) -> int:
@@ -292,19 +298,21 @@ class Engine:
         finally:
             self._load[encoder] -= 1
 
-    async def caption(self, task: CaptionTask) -> dict[int, CaptionRecord]:
-        """Captions of some segments of a video, by segment; those without words are left out.
+    async def caption(self, task: CaptionTask) -> CaptionedSegments:
+        """Captions of some segments of a video; what asking for them cost is added to ``asked``.
 
         Raises:
             SourceError: the video has to be read again, and cannot be.
             LibraryError: it has changed meanwhile, or a token set is damaged.
-            EncoderError: the captioner cannot caption.
             WorkerLost: when workers died on it again and again.
         """
 
-        async def once() -> dict[int, CaptionRecord]:
+        async def once() -> CaptionedSegments:
             async with self._captioners.borrowed() as captioner:
-                found: dict[int, CaptionRecord] = await answer(captioner.caption.remote(task))
+                found: CaptionedSegments = await answer(captioner.caption.remote(task))
                 return found
 
-        return await tried(self._settings.workers.attempts, once, task.video.uri)
+        found = await tried(self._settings.workers.attempts, once, task.video.uri)
+        if found.asked is not None:
+            self.asked = found.asked if self.asked is None else self.asked + found.asked
+        return found

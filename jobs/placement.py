@@ -33,9 +33,15 @@ class Stage:
         return options
 
 
-def plan_stages(options: WorkerOptions, resources: Mapping[str, float], *, captions: bool = False) -> tuple[Stage, ...]:
+def plan_stages(
+    options: WorkerOptions,
+    resources: Mapping[str, float],
+    *,
+    captions: bool = False,
+    captions_elsewhere: bool = False,
+) -> tuple[Stage, ...]:
     """The decode and the encode stage for a cluster that has ``resources`` (CPU, GPU, memory in bytes); with
-    ``captions`` the caption stage as well.
+    ``captions`` the caption stage as well, which by itself gets no GPU where they are made ``captions_elsewhere``.
 
     One encoder, and one captioner, for each GPU, or one in all; every CPU that is left decodes. Where a count is
     automatic, the plan fits the CPUs that there are: there are no more of them than leave the others their CPU, and
@@ -43,6 +49,8 @@ def plan_stages(options: WorkerOptions, resources: Mapping[str, float], *, capti
     """
     cpus, cluster_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     gpus, caption_gpus = options.encode_gpus, options.caption_gpus
+    if captions_elsewhere and caption_gpus < 0:
+        caption_gpus = 0.0
     if gpus < 0:
         gpus = 0.0 if not cluster_gpus else 0.5 if captions and caption_gpus else 1.0
     if caption_gpus < 0:

@@ -18,17 +18,25 @@ __all__ = ["JobSummary", "JsonReporter", "LineReporter", "NullReporter", "Report
 
 @dataclass
 class JobSummary:
-    """A job's result, in the words of the JSON contract."""
+    """A job's result, in the words of the JSON contract.
+
+    Attributes:
+        interrupted, cancelled: stopped before its end, here or from elsewhere.
+        asked: what asking a captioner behind an address has cost, as :meth:`encoders.vlm.counts.VlmCounts.to_dict` has
+            it; ``None``: nobody was asked.
+    """
 
     job: str
     items: list[ItemResult] = field(default_factory=list)
     interrupted: bool = False
+    cancelled: bool = False
+    asked: dict[str, Any] | None = None
 
     def count(self, state: str) -> int:
         return sum(item.state == state for item in self.items)
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        values: dict[str, Any] = {
             "job": self.job,
             "done": self.count("done"),
             "failed": self.count("failed"),
@@ -36,6 +44,7 @@ class JobSummary:
             "cancelled": self.count("cancelled"),
             "items": [item.to_dict() for item in self.items],
         }
+        return values if self.asked is None else {**values, "asked": self.asked}
 
     @property
     def without_captions(self) -> int:

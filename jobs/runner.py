@@ -105,6 +105,11 @@ def open_or_create_store(path: Path, model: str) -> Store:
     return Store.create(path, model)
 
 
+def _is_bound(path: Path) -> bool:
+    """Whether there is a library with a model of its own."""
+    return Store.exists(path) and Store.open(path).is_bound
+
+
 def run_submit(request: SubmitRequest, reporter: Reporter) -> JobSummary:
     """Run a job to its end.
 
@@ -113,6 +118,9 @@ def run_submit(request: SubmitRequest, reporter: Reporter) -> JobSummary:
         LongreelError: the job could not run at all (library busy, no such model, no room for the workers, full disk).
     """
     with ExitStack() as stack:
+        if not (request.address or Store.exists(request.store)):
+            with sigterm_as_ctrl_c():
+                _require_model(request.settings.model, reporter)  # or nothing is made that would be left behind
         store = open_or_create_store(request.store, request.settings.model)
         stack.enter_context(store.lock(request.command))
         catalog = stack.enter_context(Catalog(store.catalog_path))
@@ -129,8 +137,9 @@ def run_submit(request: SubmitRequest, reporter: Reporter) -> JobSummary:
             with sigterm_as_ctrl_c():
                 summary = _run(store, catalog, request, reporter)
             if not summary.interrupted:
-                state = "cancelled" if summary.count("cancelled") else "finished"
+                state = "cancelled" if summary.cancelled else "finished"
         except LongreelError as error:
+            state = "failed"
             catalog.record_error(error, job_id=request.job_id)
             raise
         except KeyboardInterrupt:
@@ -160,15 +169,13 @@ def _run(store: Store, catalog: Catalog, request: SubmitRequest, reporter: Repor
         for item in skipped:
             ended[item.uri] = item
             reporter.video_ended(names[item.uri], item)
-    interrupted = False
+    done = JobSummary(request.job_id)
     if todo:
         done = _work(store, catalog, request, todo, reporter)
-        interrupted = done.interrupted
         ended |= {item.uri: item for item in done.items}
-        if not interrupted:
+        if not done.interrupted:
             _update_index(store, catalog, request.settings)
-    items = [ended[redact(item.uri)] for item in request.items]
-    return JobSummary(request.job_id, items, interrupted)
+    return replace(done, items=[ended[redact(item.uri)] for item in request.items])
 
 
 def _work(
@@ -196,7 +203,11 @@ def _work(
             if (words := engine.captioner) is not None:
                 random = " (RANDOM weights: for trials only, its words mean nothing)" if words.random else ""
                 reporter.note(f"captions by {words.name}{random} on {words.device}")
-            return await BatchJob(catalog, engine, request.settings, request.job_id, reporter).run(todo)
+            try:
+                return await BatchJob(catalog, engine, request.settings, request.job_id, reporter).run(todo)
+            finally:  # it was paid for, however the job ends
+                if engine.asked is not None:
+                    reporter.note(f"asked {captioner}: {engine.asked.line(request.settings.captions.vlm)}")
 
     reporter.note("joining Ray" if request.address else "starting Ray on this machine")
     with job_log(store.jobs_folder / f"{request.job_id}.log"):
@@ -263,7 +274,7 @@ def run_detached(request: SubmitRequest) -> Path:
         EncoderError: a new library's model is unknown, or its weights are neither here nor to be had.
         LongreelError: the library cannot be opened or made.
     """
-    if not (request.address or (Store.exists(request.store) and Store.open(request.store).is_bound)):
+    if not (request.address or _is_bound(request.store)):
         from encoders import require_model
 
         require_model(request.settings.model, download=False)  # a word now rather than in a log

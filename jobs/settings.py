@@ -49,7 +49,8 @@ class WorkerOptions:
     """What the stages of a batch job ask of Ray. Counts of 0 are chosen from what the cluster has.
 
     ``encode_gpus`` and ``caption_gpus`` below 0: where the cluster has GPUs one for each encoder, or one for an encoder
-    and a captioner together; else none. Captioners are started for jobs that make captions.
+    and a captioner together; else none. A captioner behind an address needs none. Captioners are started for jobs that
+    make captions.
     ``attempts``: how often a part is tried when its worker process dies (a broken file is not tried again).
     """
 

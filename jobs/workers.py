@@ -20,7 +20,8 @@ from pipeline.media import Block, MediaInfo, PartResult, WatchSummary
 if TYPE_CHECKING:
     from encoders.base import Encoder, EncoderInfo
     from encoders.captioning import Captioner, CaptionerInfo
-    from pipeline.catalog.records import CaptionRecord, SegmentRow, VideoRecord
+    from pipeline.captioning import CaptionedSegments
+    from pipeline.catalog.records import SegmentRow, VideoRecord
     from pipeline.watch import WatchTask
 
 __all__ = ["CaptionTask", "CaptionWorker", "DecodeWorker", "EncodeWorker", "PartStateLost", "Taken", "ray_class"]
@@ -173,7 +174,7 @@ class CaptionWorker:
         """
         return self._loaded().info
 
-    def caption(self, task: CaptionTask) -> dict[int, CaptionRecord]:
+    def caption(self, task: CaptionTask) -> CaptionedSegments:
         """See :func:`pipeline.captioning.captions_for`."""
         from pipeline.captioning import captions_for
 

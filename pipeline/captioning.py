@@ -9,7 +9,7 @@ Shapes: T frames, P tokens of a frame, d width of a token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from csat_fusion.errors import CompressionError
+from encoders.errors import EncoderError
+from encoders.vlm.counts import VlmCounts, counts_of
 from pipeline.catalog.records import CaptionRecord, SegmentRow, VideoRecord
 from pipeline.digest import TokenOptions
 from pipeline.errors import LibraryError, OptionError
@@ -29,11 +31,12 @@ if TYPE_CHECKING:
 
     from csat_fusion.compressors.base import Compressor
     from csat_fusion.tokens import TokenSet
-    from encoders.captioning import Captioner, CaptionerInfo, KeyFrame
+    from encoders.captioning import Caption, Captioner, CaptionerInfo, KeyFrame
     from pipeline.catalog import Catalog
     from pipeline.library import Library
 
 __all__ = [
+    "CaptionedSegments",
     "CaptionedVideo",
     "caption_library",
     "caption_segments",
@@ -53,7 +56,8 @@ class CaptionedVideo:
     Attributes:
         captions: those of this captioner, in time order, the ones that were there before included.
         from_kept, from_frames: how many segments were captioned now, by where their tokens came from.
-        without: segments that have none: no frame of theirs could be decoded, or the captioner had no words.
+        without: segments that it has none for: no frame of theirs could be decoded, or it had no words. It is not asked
+            for these again.
     """
 
     video: VideoRecord
@@ -61,6 +65,28 @@ class CaptionedVideo:
     from_kept: int
     from_frames: int
     without: int
+
+
+@dataclass(frozen=True)
+class CaptionedSegments:
+    """What became of some segments of a video.
+
+    Attributes:
+        captions: by the segment's id.
+        without: ids of segments that it had no words for, or of which no frame could be decoded.
+        error: what kept it from captioning the others; they are in neither.
+        asked: what asking for them cost, of a captioner behind an address.
+    """
+
+    captions: dict[int, CaptionRecord]
+    without: frozenset[int] = frozenset()
+    error: EncoderError | None = None
+    asked: VlmCounts | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether it said of any of them what there is to say."""
+        return bool(self.captions or self.without)
 
 
 def caption_library(
@@ -91,11 +117,12 @@ def caption_segments(
     """Caption the segments of a video and keep the captions in the catalog.
 
     They are kept a few at a time: what is there when it is interrupted stays, and is not done again. The writer lock is
-    held while some are written, not while they are made.
+    held while some are written, not while they are made. Where the captioner fails on some segments of several, the
+    others are kept and it goes on, until it fails on all that it is given at once.
 
     Args:
         video: by id, URI or name.
-        again: caption segments, too, that have a caption by this captioner.
+        again: caption segments, too, that have a caption by this captioner, or that it had no words for.
         limit: only so many segments, spread evenly over the video; the same ones each time.
         options: how frames are read and compressed where they have to be read again; as for indexing.
         captioned: called with each caption once it is kept.
@@ -114,26 +141,46 @@ def caption_segments(
     catalog = library.catalog
     record = catalog.video(video)
     name = captioner.info.name
-    done = set() if again else catalog.captioned_segments(record.id, name)
     rows = catalog.segments_of(record.id)
     if limit is not None and len(rows) > limit:
         rows = [rows[(2 * i + 1) * len(rows) // (2 * limit)] for i in range(limit)]
+    silent = set() if again else catalog.wordless_segments(record.id, name)
+    done = set() if again else catalog.captioned_segments(record.id, name) | silent
     todo = [row for row in rows if row.id not in done]
     kept, missing = kept_and_missing(catalog, captioner.info, library.manifest.fingerprint, todo)
     counts = {"kept": 0, "frames": 0}
+    without = sum(row.id in silent for row in rows)
     from_kept = (_from_payload(record, row, kept_tokens(catalog, record, row)) for row in kept)
     from_frames = _from_frames(record, missing, captioner, options or IngestOptions(), record.uri)
-    for where, contents in (("kept", from_kept), ("frames", from_frames)):
+    failed: EncoderError | None = None
+    for where, asked, contents in (("kept", kept, from_kept), ("frames", missing, from_frames)):
+        unseen = {row.id for row in asked}
         for batch in _batches(contents):
             new = _captions(captioner, record, batch)
-            with library.writing("caption") as writer:
-                writer.keep_captions(record.id, name, new)
-            counts[where] += len(new)
-            for caption_kept in new.values():
+            unseen -= {one.row.id for one in batch}
+            _keep(library, record, name, new.captions, new.without)
+            counts[where] += len(new.captions)
+            without += len(new.without)
+            for caption_kept in new.captions.values():
                 captioned(caption_kept)
+            if new.error is not None:
+                failed = failed or new.error
+                if not new.answered:  # the rest would most likely meet the same
+                    raise failed
+        _keep(library, record, name, {}, unseen)
+        without += len(unseen)
+    if failed is not None:
+        raise failed
     ours = tuple(one for one in catalog.captions_of(record.id) if one.model == name)
-    without = len(todo) - counts["kept"] - counts["frames"]
     return CaptionedVideo(record, ours, counts["kept"], counts["frames"], without)
+
+
+def _keep(
+    library: Library, video: VideoRecord, name: str, captions: dict[int, CaptionRecord], without: Collection[int]
+) -> None:
+    if captions or without:
+        with library.writing("caption") as writer:
+            writer.keep_captions(video.id, name, captions, without)
 
 
 def captions_for(
@@ -144,9 +191,8 @@ def captions_for(
     *,
     options: IngestOptions,
     source: str,
-) -> dict[int, CaptionRecord]:
-    """Captions of some segments of a video, by the segment's id, and no catalog needed; segments without words are left
-    out.
+) -> CaptionedSegments:
+    """Captions of some segments of a video; no catalog is needed.
 
     Args:
         tokens: their token sets as they are kept; ``None``: the video is read again.
@@ -154,17 +200,29 @@ def captions_for(
         source: where the video is; its URI, and the credentials that the catalog does not hold.
 
     Raises:
-        SourceError, LibraryError, EncoderError: as :func:`caption_segments`.
+        SourceError, LibraryError: as :func:`caption_segments`. What the captioner fails with is in the result.
     """
     contents = (
         _from_frames(video, rows, captioner, options, source)
         if tokens is None
         else (_from_payload(video, row, payload) for row, payload in zip(rows, tokens, strict=True))
     )
-    found: dict[int, CaptionRecord] = {}
+    before = counts_of(captioner)
+    captions: dict[int, CaptionRecord] = {}
+    unseen, without = {row.id for row in rows}, set[int]()
+    error: EncoderError | None = None
     for batch in _batches(contents):
-        found |= _captions(captioner, video, batch)
-    return found
+        found = _captions(captioner, video, batch)
+        captions |= found.captions
+        without |= found.without
+        unseen -= {one.row.id for one in batch}
+        error = error or found.error
+        if found.error is not None and not found.answered:
+            unseen = set()
+            break
+    after = counts_of(captioner)
+    asked = None if before is None or after is None else after - before
+    return CaptionedSegments(captions, frozenset(without | unseen), error, asked)
 
 
 def kept_and_missing(
@@ -198,18 +256,25 @@ class _Content:
     key_frames: Sequence[KeyFrame] = ()
 
 
-def _captions(captioner: Captioner, video: VideoRecord, batch: Sequence[_Content]) -> dict[int, CaptionRecord]:
-    found = captioner.caption(
-        [one.tokens for one in batch],
-        spans=[(one.row.span.start_seconds, one.row.span.end_seconds) for one in batch],
-        key_frames=[one.key_frames for one in batch],
-    )
+def _captions(captioner: Captioner, video: VideoRecord, batch: Sequence[_Content]) -> CaptionedSegments:
+    error: EncoderError | None = None
+    found: Sequence[Caption | None]
+    try:
+        found = captioner.caption(
+            [one.tokens for one in batch],
+            spans=[(one.row.span.start_seconds, one.row.span.end_seconds) for one in batch],
+            key_frames=[one.key_frames for one in batch],
+        )
+    except EncoderError as failed:
+        error, found = failed, failed.captions or [None] * len(batch)
     name = captioner.info.name
-    return {
-        one.row.id: CaptionRecord(video.id, name, caption.text, one.row.span, caption.confidence)
-        for one, caption in zip(batch, found, strict=True)
-        if caption.text
-    }
+    captions, without = {}, set()
+    for one, caption in zip(batch, found, strict=True):
+        if caption is not None and caption.text:
+            captions[one.row.id] = CaptionRecord(video.id, name, caption.text, one.row.span, caption.confidence)
+        elif caption is not None:
+            without.add(one.row.id)
+    return CaptionedSegments(captions, frozenset(without), error)
 
 
 def _from_payload(video: VideoRecord, row: SegmentRow, payload: bytes) -> _Content:

@@ -74,6 +74,7 @@ def show_job(job: str, store: str | None, as_json: bool) -> None:
     with _catalog(store) as catalog:
         record = catalog.job(job)
         items = catalog.items(record.id)
+        why = [error for error in catalog.errors(record.id) if error.uri is None] if record.state == "failed" else []
     if as_json:
         click.echo(
             json.dumps({**_job_values(record), "items": [_item(item) for item in items]}, ensure_ascii=False, indent=2)
@@ -85,6 +86,8 @@ def show_job(job: str, store: str | None, as_json: bool) -> None:
     head.append(f"  {_counts(record.counts)}")
     out.print(head)
     out.print(Text(f"  {record.command}", style="dim"))
+    for error in why:  # of the job itself, not of one of its videos
+        out.print(Text(f"  {error.type}: {error.message}", style="red"))
     out.print(Text(f"  started {_started(record) or 'not yet'}, took {_took(record) or '-'}", style="dim"))
     for item in items:
         line = Text()
@@ -96,8 +99,8 @@ def show_job(job: str, store: str | None, as_json: bool) -> None:
             line.append(f"  {item.numbers.get('segments')} segments, {item.numbers.get('vectors')} vectors", "dim")
         if (captions := item.numbers.get("captions")) is not None:
             line.append(f", {captions} captions", "dim")
-        if error := item.numbers.get("captions_error"):
-            line.append(f"; captions: {error['type']}: {error['message']}", style="red")
+        if untold := item.numbers.get("captions_error"):
+            line.append(f"; captions: {untold['type']}: {untold['message']}", style="red")
         out.print(line)
 
 

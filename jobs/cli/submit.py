@@ -73,7 +73,7 @@ def submit(
     """
     from dataclasses import replace
 
-    from encoders.captioning import split_captioner
+    from encoders.captioner_names import kept_name
     from jobs.errors import UsageError
     from jobs.runner import SubmitRequest, run_detached, shown_command
     from pipeline.sources import find_sources
@@ -84,7 +84,7 @@ def submit(
     if captions is not None:
         settings = replace(settings, captions=replace(settings.captions, model=captions))
     if settings.captions.model:
-        split_captioner(settings.captions.model)  # a slip is told now, and not by a job
+        kept_name(settings.captions.model)  # a slip is told now, and not by a job
     items = find_sources(list(inputs))
     if tags:
         items = [replace(item, tags=tuple(dict.fromkeys((*item.tags, *tags)))) for item in items]

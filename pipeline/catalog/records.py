@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 VIDEO_STATES = ("pending", "done", "failed", "live")
-JOB_STATES = ("queued", "running", "finished", "cancelled", "interrupted")
+JOB_STATES = ("queued", "running", "finished", "cancelled", "interrupted", "failed")
 ITEM_STATES = ("pending", "done", "failed", "skipped", "cancelled")
 
 

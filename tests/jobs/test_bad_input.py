@@ -221,10 +221,7 @@ def test_a_model_that_is_none(folder: Path, tmp_path: Path) -> None:
     film, store = folder / "films" / "good.mp4", tmp_path / "store"
     ran = submit(folder, film, *settings(), store=store, model="openclip:ViT-B-23/random")
     refused(ran, "UnknownModel", "ViT-B-23", "ViT-B-32")
-    (job,) = longreel("jobs", "list", "--store", store, "--json").value
-    assert job["state"] == "interrupted"
-    (error,) = longreel("jobs", "errors", "--store", store, "--json").value
-    assert error["type"] == "UnknownModel"
+    assert not store.exists()
     # A slip in a model's name is mended by giving the right one.
     assert submit(folder, film, *settings(), store=store).summary["done"] == 1
 
@@ -233,6 +230,9 @@ def test_a_model_that_is_none(folder: Path, tmp_path: Path) -> None:
 def test_workers_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
     values = settings("workers.encode_gpus=64")
     refused(submit(folder, folder / "films", *values, store=tmp_path / "s"), "PlacementError", "GPU", "encode 1 x 64")
+    (job,) = longreel("jobs", "list", "--store", tmp_path / "s", "--json").value
+    (error,) = longreel("jobs", "errors", "--store", tmp_path / "s", "--json").value
+    assert (job["state"], error["type"]) == ("failed", "PlacementError")
 
 
 def test_without_faiss(folder: Path, tmp_path: Path) -> None:

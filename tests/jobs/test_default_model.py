@@ -73,13 +73,25 @@ def test_a_job_stops_before_ray_and_before_any_video(tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailable) as caught:
         run_submit(asked(tmp_path / "store"), NullReporter())
     check(caught.value)
+    assert not (tmp_path / "store").exists(), "nothing is left behind"
+
+
+def test_a_job_of_a_library_without_a_model_fails_and_says_why(tmp_path: Path) -> None:
+    Store.create(tmp_path / "store", DEFAULT_MODEL)
+    with pytest.raises(WeightsUnavailable) as caught:
+        run_submit(asked(tmp_path / "store"), NullReporter())
+    check(caught.value)
     store = Store.open(tmp_path / "store")
     assert not store.is_bound
     store.check_name("tiny")  # the second way on: the same library with another model
     with Catalog(store.catalog_path) as catalog:
         (job,) = catalog.jobs()
-        assert job.state == "interrupted"
+        assert job.state == "failed"
+        assert [error.message for error in catalog.errors(job.id)] == [str(caught.value)]
         assert catalog.videos() == []
+    shown = longreel("jobs", "show", "--store", store.path).out
+    assert "failed" in shown.splitlines()[0]
+    assert "WeightsUnavailable: the weights of" in shown
 
 
 def test_a_detached_job_is_not_even_begun(tmp_path: Path) -> None:

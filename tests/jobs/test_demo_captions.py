@@ -45,13 +45,16 @@ class _Catalog:
     def captioned_segments(self, video: str, model: str) -> set[int]:
         return set(self.kept)
 
+    def wordless_segments(self, video: str, model: str) -> set[int]:
+        return set()
+
     def segments_with_tokens(self, ids: Iterator[int]) -> set[int]:
         return set(ids)
 
     def token_set(self, segment: int) -> Any:
         return SimpleNamespace(payload=_TOKENS.to_bytes())
 
-    def keep_captions(self, video: str, model: str, new: dict[int, CaptionRecord]) -> None:
+    def keep_captions(self, video: str, model: str, new: dict[int, CaptionRecord], without: frozenset[int]) -> None:
         self.kept |= new
 
     def captions_of(self, video: str) -> list[CaptionRecord]:

@@ -112,6 +112,12 @@ def test_captions_are_a_third_stage_that_shares_gpus_with_the_encoders() -> None
     assert [(s.count, s.gpus) for s in gpu] == [(8, 0.0), (4, 0.5), (4, 0.5)]
     one = plan_stages(WorkerOptions(), {"CPU": 16.0, "GPU": 1.0}, captions=True)
     assert [(s.count, s.gpus) for s in one] == [(14, 0.0), (1, 0.5), (1, 0.5)]
+    two = {"CPU": 16.0, "GPU": 2.0}
+    for options in (WorkerOptions(), WorkerOptions(encode_gpus=1.0)):
+        remote = plan_stages(options, two, captions=True, captions_elsewhere=True)
+        assert [(s.count, s.gpus) for s in remote] == [(13, 0.0), (2, 1.0), (1, 0.0)], "no GPU is kept from encoders"
+    asked = plan_stages(WorkerOptions(caption_gpus=0.5), two, captions=True, captions_elsewhere=True)
+    assert [s.gpus for s in asked] == [0.0, 0.5, 0.5], "what somebody asked for is given"
     away = plan_stages(WorkerOptions(caption_gpus=0.0), {"CPU": 16.0, "GPU": 2.0}, captions=True)
     assert [(s.count, s.gpus) for s in away] == [(13, 0.0), (2, 1.0), (1, 0.0)]
 

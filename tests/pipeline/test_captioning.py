@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 
 from encoders.base import LoadOptions
 from encoders.captioning import Caption, CaptionerOptions, KeyFrame, Wording
-from pipeline.captioning import _thinned, caption_library, caption_segments
+from encoders.errors import EncoderClosed, EncoderError
+from pipeline.captioning import (
+    CaptionedSegments,
+    _thinned,
+    caption_library,
+    caption_segments,
+    captions_for,
+    kept_tokens,
+)
 from pipeline.catalog.records import CaptionRecord
 from pipeline.digest import DigestOptions, TokenOptions
 from pipeline.errors import LibraryBusy, LibraryError, OptionError, SourceNotFound, UnknownVideo
@@ -45,6 +53,20 @@ class Mute(Teller):
 
     def caption(self, *args: Any, **options: Any) -> list[Caption]:
         return [replace(one, text="") for one in super().caption(*args, **options)]
+
+
+class Partly(Teller):
+    """Is refused the level 120, and has no words for the level 200."""
+
+    def caption(self, *args: Any, **options: Any) -> list[Caption]:
+        found = [replace(one, text=one.text.replace("Level 200", "")) for one in super().caption(*args, **options)]
+        if any(one.text == "Level 120" for one in found):
+            error = EncoderError("not Level 120")
+            error.captions = tuple(None if one.text == "Level 120" else one for one in found)
+            if not any(error.captions):
+                error.captions = ()
+            raise error
+        return found
 
 
 def teller(reads: str = "", kind: type[Teller] = Teller) -> Teller:
@@ -219,10 +241,70 @@ def test_a_few_segments_are_spread_over_the_video(library: Library) -> None:
         caption_segments(library, "film.mp4", captioner, limit=0)
 
 
-def test_a_segment_without_words_has_no_caption(library: Library) -> None:
-    found = caption_segments(library, "film.mp4", teller("tone", Mute))
-    assert found.captions == ()
-    assert (found.from_kept, found.without) == (0, 3)
+def test_a_segment_without_words_has_no_caption_and_is_not_asked_about_again(library: Library) -> None:
+    mute = teller("tone", Mute)
+    for again, asked in ((False, 3), (False, 3), (True, 6)):
+        found = caption_segments(library, "film.mp4", mute, again=again)
+        assert found.captions == ()
+        assert (found.from_kept, found.without, len(mute.seen)) == (0, 3, asked)
+    # what it says when asked again takes the place of its silence, and the other way round
+    found = caption_segments(library, "film.mp4", teller("tone"), again=True)
+    assert (texts(found.captions), found.without) == (EXPECTED, 0)
+    found = caption_segments(library, "film.mp4", mute, again=True)
+    assert (found.captions, found.without) == ((), 3)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "read again"])
+def test_a_segment_that_is_refused_costs_that_one(open_library: Callable[[str], Library], kept: bool) -> None:
+    library = open_library("kept" if kept else "without")
+    partly = teller("tone", Partly)
+    told: list[CaptionRecord] = []
+    with pytest.raises(EncoderError, match="not Level 120"):
+        caption_segments(library, "film.mp4", partly, options=OPTIONS, captioned=told.append)
+    video = library.video("film.mp4").id
+    there = tuple(library.catalog.captions_of(video))
+    assert texts(there) == texts(tuple(told)) == [EXPECTED[0]]
+    first, _, last = library.catalog.segments_of(video)
+    assert library.catalog.captioned_segments(video, partly.info.name) == {first.id}
+    assert library.catalog.wordless_segments(video, partly.info.name) == {last.id}
+    found = caption_segments(library, "film.mp4", teller("tone"), options=OPTIONS)
+    assert (found.from_kept + found.from_frames, found.without) == (1, 1), "the one that it was refused"
+
+
+def test_one_that_fails_on_some_of_each_batch_goes_on_and_one_that_fails_on_all_ends(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.captioning._BATCH", 1)
+    partly = teller("tone", Partly)
+    with pytest.raises(EncoderError, match="not Level 120"):
+        caption_segments(library, "film.mp4", partly)
+    assert len(partly.seen) == 2
+    monkeypatch.setattr("pipeline.captioning._BATCH", 2)
+    with pytest.raises(EncoderError, match="not Level 120"):
+        caption_segments(library, "film.mp4", partly, again=True)
+    assert len(partly.seen) == 5
+    assert len(library.catalog.wordless_segments(library.video("film.mp4").id, partly.info.name)) == 1
+
+
+def test_what_is_made_elsewhere_is_told_with_what_kept_it_from_the_rest(library: Library) -> None:
+    catalog = library.catalog
+    video = library.video("film.mp4")
+    first, middle, last = rows = catalog.segments_of(video.id)
+    tokens = [kept_tokens(catalog, video, row) for row in rows]
+
+    def made(captioner: Teller) -> CaptionedSegments:
+        return captions_for(captioner, video, rows, tokens, options=OPTIONS, source=video.uri)
+
+    found = made(teller("tone", Partly))
+    assert (list(found.captions), list(found.without), str(found.error)) == ([first.id], [last.id], "not Level 120")
+    assert (found.answered, found.asked) == (True, None)
+    found = made(teller("tone", Mute))
+    assert (found.captions, found.without, found.error) == ({}, frozenset([first.id, middle.id, last.id]), None)
+    broken = teller("tone")
+    broken.close()
+    found = made(broken)
+    assert (found.captions, found.without, type(found.error)) == ({}, frozenset(), EncoderClosed)
+    assert not found.answered
 
 
 def test_all_videos_of_a_library(library: Library) -> None:
