@@ -9,17 +9,19 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from encoders.captioning import split_captioner
 from jobs.errors import Interrupted, UsageError
 from jobs.live.run import LiveEngine, LiveReporter, RunningStream, StreamResult, together
+from jobs.reporting import clock
 from jobs.runner import open_or_create_store
 from jobs.settings import RunSettings
 from pipeline.caption_files import CaptionWriter, open_writer
 from pipeline.catalog import Catalog, video_id_for
-from pipeline.errors import StreamBusy
+from pipeline.errors import OutputError, StreamBusy
 from pipeline.live.loop import StreamTask, open_session, recipe_of, side_of, stream_name, stream_uri
 from pipeline.sources.live import shown
 from pipeline.store import Store
@@ -111,6 +113,7 @@ def run_streams(request: StreamRequest, reporter: LiveReporter) -> list[StreamRe
             require_model(request.settings.model)
         catalog = stack.enter_context(Catalog(store.catalog_path))
         _refuse_watched(catalog, request)
+        _refuse_others_files(catalog, request, files)
         stack.enter_context(job_log(store.jobs_folder / "streams.log"))
         reporter.note("joining Ray" if request.address else "starting Ray on this machine")
         stack.callback(stop_ray)
@@ -132,6 +135,29 @@ def _refuse_watched(catalog: Catalog, request: StreamRequest) -> None:
             raise StreamBusy(f"{one.uri}: process {one.pid} on {one.host} is watching this stream ({one.state.value})")
 
 
+def _refuse_others_files(catalog: Catalog, request: StreamRequest, files: Sequence[Sequence[CaptionWriter]]) -> None:
+    """A file to go on with whose captions lie ahead of the stream is another one's: its times would run backwards.
+    A stream goes on where it was, or where the wall clock has come to since its first picture.
+
+    Raises:
+        OutputError: naming the file and both times.
+    """
+    now = datetime.now(timezone.utc)
+    known = {one.video_id: one for one in catalog.streams()}
+    for spec, own in zip(request.streams, files, strict=True):
+        come, one = 0.0, known.get(video_id_for(stream_uri(spec.url, spec.shown_name)))
+        if one is not None:
+            since = 0.0 if one.first_utc is None else (now - one.first_utc).total_seconds()
+            come = max(one.resume_seconds, since)
+        for file in own:
+            if file.reached_seconds > come:
+                raise OutputError(
+                    f"{file.where}: has captions up to {clock(file.reached_seconds)}, and in this library "
+                    f"{spec.shown_name} has come to {clock(come)}: the file is another stream's; move it away, or name "
+                    "another file"
+                )
+
+
 async def _run(
     request: StreamRequest,
     store: Store,
@@ -143,7 +169,8 @@ async def _run(
     settings = request.settings
     stop = asyncio.Event()
     with _stopped_by_signals(stop) as stopped:
-        reporter.note(f"loading {settings.model}{' and ' + settings.captions.model if settings.captions.model else ''}")
+        captioner = f" and {settings.captions.model} for captions" if settings.captions.model else ""
+        reporter.note(f"loading {settings.model}{captioner}")
         engine = LiveEngine(settings, len(request.streams), resources, reporter)
         async with AsyncExitStack() as stack:
             # Loading may take minutes; who gives up meanwhile does not wait for it.
@@ -206,16 +233,17 @@ def _file_name(name: str) -> str:
 
 @contextlib.contextmanager
 def _files(request: StreamRequest, spec: StreamSpec) -> Iterator[list[CaptionWriter]]:
-    """The stream's caption files, opened now: an unwritable one is told before anything starts.
+    """The stream's caption files, opened now: an unwritable one is told before anything starts. What earlier runs
+    wrote stays.
 
     Raises:
-        OutputError: a file that cannot be written, or of a kind that is not known.
+        OutputError: a file that cannot be written, of a kind that is not known, or that is not Longreel's.
     """
     with ExitStack() as stack:
         opened = []
         for output in request.outputs:
             path = output.replace("{name}", _file_name(spec.shown_name))
-            opened.append(stack.enter_context(open_writer(path, live=True)))
+            opened.append(stack.enter_context(open_writer(path, live=True, go_on=True)))
         yield opened
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.caption_files.cues import Cue
+from pipeline.caption_files.resuming import FileEnd, end_of
 from pipeline.errors import OptionError, OutputError
 
 __all__ = [
@@ -43,14 +44,29 @@ class CaptionWriter(ABC):
     Args:
         out: where to; closed with the writer where ``own``.
         where: what to call it in messages.
+        after: what an earlier run wrote, behind which ``out`` stands; it stays as it is.
     """
 
-    def __init__(self, out: BinaryIO, *, where: str = "the output", own: bool = False) -> None:
+    def __init__(
+        self, out: BinaryIO, *, where: str = "the output", own: bool = False, after: FileEnd | None = None
+    ) -> None:
         self._out, self._where, self._own = out, where, own
+        self._after = after or FileEnd()
         self._last: Cue | None = None
         self._at: int | None = None  # where the last cue begins; None where nothing can be written over
         self._closed = False
-        self._put(self._head())
+        if not self._after.at:
+            self._put(self._head())
+
+    @property
+    def reached_seconds(self) -> float:
+        """The start of the last cue, of an earlier run where this one has none yet; 0 before any."""
+        return max(0, self._after.last_milliseconds if self._last is None else self._last.start_milliseconds) / 1000
+
+    @property
+    def where(self) -> str:
+        """What the output is called in messages."""
+        return self._where
 
     def write(self, cue: Cue) -> None:
         """The next cue.
@@ -59,11 +75,10 @@ class CaptionWriter(ABC):
             OutputError: it begins before the one before it, or the file cannot be written (any more).
         """
         self._must_be_open()
-        last = self._last
-        if last is not None and cue.start_milliseconds < last.start_milliseconds:
+        if cue.start_milliseconds < self.reached_seconds * 1000 - 0.5:
             raise OutputError(
-                f"{self._where}: a cue from {cue.start_seconds:.3f} s comes after one from {last.start_seconds:.3f} s; "
-                "they must come in order"
+                f"{self._where}: a cue from {cue.start_seconds:.3f} s comes after one from {self.reached_seconds:.3f} "
+                "s; they must come in order"
             )
         self._at = self._out.tell() if self._out.seekable() else None
         self._last = cue
@@ -141,6 +156,7 @@ class SrtWriter(CaptionWriter):
     _number = 0
 
     def _form(self, cue: Cue, again: bool = False) -> str:
+        self._number = self._number or self._after.cues
         self._number += not again
         times = f"{clock(cue.start_milliseconds, ',')} --> {clock(cue.end_milliseconds, ',')}"
         return f"{self._number}\n{times}\n{_lines(cue.text).replace('-->', '->') or '-'}\n\n"
@@ -208,15 +224,19 @@ def format_of(path: str) -> str:
     return ending
 
 
-def open_writer(path: str | os.PathLike[str], form: str | None = None, *, live: bool = False) -> CaptionWriter:
-    """A writer for a new file, of the form that its ending says where none is given; folders are made.
+def open_writer(
+    path: str | os.PathLike[str], form: str | None = None, *, live: bool = False, go_on: bool = False
+) -> CaptionWriter:
+    """A writer for a file, of the form that its ending says where none is given; folders are made.
 
     Args:
         live: the file is followed while it grows; segmented WebVTT then keeps its last segments only.
+        go_on: keep what an earlier run wrote and write on behind it; segmented WebVTT begins anew all the same.
+            Otherwise the file is a new one.
 
     Raises:
         OptionError: an ending of no known form.
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or is not Longreel's to go on with.
     """
     name = os.fspath(path)
     form = form or format_of(name)
@@ -226,6 +246,12 @@ def open_writer(path: str | os.PathLike[str], form: str | None = None, *, live: 
             from pipeline.caption_files.hls import HlsVttWriter
 
             return HlsVttWriter(Path(name), live=live)
+        if go_on and Path(name).is_file():
+            after = end_of(Path(name), form)
+            out: BinaryIO = open(name, "r+b")  # noqa: SIM115 (the writer closes it)
+            out.truncate(after.at)
+            out.seek(after.at)
+            return FORMATS[form](out, where=name, own=True, after=after)
         out = open(name, "wb")  # noqa: SIM115 (the writer closes it)
     return FORMATS[form](out, where=name, own=True)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+import srt
 import webvtt
 
 from tests.jobs.running import SLOW_TO_NOTICE, longreel, tiny_model
@@ -150,8 +151,9 @@ def test_ctrl_c_leaves_everything_whole(tmp_path: Path, film: Path, model: str, 
 def test_a_kill_loses_what_was_in_progress_only(
     tmp_path: Path, film: Path, model: str, started: list[Watching]
 ) -> None:
+    out = tmp_path / "gate.srt"
     with servers.rtsp(film, tmp_path) as server:
-        words = [server.url, "--name", "gate", "--model", model, *LIVE]
+        words = [server.url, "--name", "gate", "--model", model, "--captions", "tiny", "--out", str(out), *LIVE]
         watching = Watching(*words, store=tmp_path / "store")
         started.append(watching)
         reached = watching.wait_status(lambda event: event["seconds"] >= 3 * SCENE_SECONDS)["seconds"]
@@ -167,11 +169,20 @@ def test_a_kill_loses_what_was_in_progress_only(
         assert (record["state"], record["running"]) == ("failed", False)
         spans = watching.ask("videos", "show", "gate").value["segment_spans"]
         assert spans[-1]["end_seconds"] >= reached - 4.5, "what had been flushed is there"
+        said = out.read_text()
+        assert [cue.index for cue in srt.parse(said, ignore_errors=False)][:1] == [1]
+        # Of another library the file is none to go on with.
+        other = Watching(*words, store=tmp_path / "other")
+        started.append(other)
+        refused, told = other.finish()
+        assert (refused.code, told[-1]["error"]["type"]) == (2, "OutputError")
+        assert out.read_text() == said
         # The same command goes on, on the same line of time.
         again = Watching(*words, store=tmp_path / "store")
         started.append(again)
         playing = again.wait_state("playing")
         assert playing["connection"] == 1
+        again.wait_for(lambda event: event["event"] == "caption")
         assert playing["start_seconds"] > spans[-1]["end_seconds"]
         busy = Watching(*words, store=tmp_path / "store")
         started.append(busy)
@@ -181,6 +192,11 @@ def test_a_kill_loses_what_was_in_progress_only(
         assert again.ask("streams", "stop", "--all").code == 0
         ran, _ = again.finish()
         assert ran.code == 0, ran.err
+    cues = list(srt.parse(out.read_text(), ignore_errors=False))
+    assert out.read_text().startswith(said)
+    assert [cue.index for cue in cues] == list(range(1, len(cues) + 1))
+    assert len(cues) > said.count(" --> ")
+    assert all(left.end <= right.start for left, right in itertools.pairwise(cues))
 
 
 def test_one_of_two_fails_and_the_other_goes_on(
