@@ -206,8 +206,8 @@ def _work(
             try:
                 return await BatchJob(catalog, engine, request.settings, request.job_id, reporter).run(todo)
             finally:  # it was paid for, however the job ends
-                if engine.asked is not None:
-                    reporter.note(f"asked {captioner}: {engine.asked.line(request.settings.captions.vlm)}")
+                if engine.captioner is not None and engine.asked is not None:
+                    reporter.note(f"asked {engine.captioner.name}: {engine.asked.line(request.settings.captions.vlm)}")
 
     reporter.note("joining Ray" if request.address else "starting Ray on this machine")
     with job_log(store.jobs_folder / f"{request.job_id}.log"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 from jobs.cli.common import common_options, console, settings_from, store_path
 
 if TYPE_CHECKING:
+    from encoders.vlm.counts import VlmCounts
     from jobs.settings import RunSettings
     from pipeline.caption_files import Cue
     from pipeline.captioning import CaptionedVideo
@@ -84,12 +86,12 @@ def captions(
     settings = settings_from(config, overrides)
     with Library.open(store_path(store), create=False, device=settings.encoder.device) as library:
         record = library.video(video)
-        made = None
+        made = asked = None
         if out:
             form = form or format_of(out)
             check_writable(out)  # rather now than when there are captions to write
         if model:
-            track, made = _make(library, record, model, settings, again)
+            track, made, asked = _make(library, record, model, settings, again)
         tracks = _tracks(library.catalog.captions_of(record.id))
         if list_tracks:
             return _list(record, tracks, as_json)
@@ -103,6 +105,8 @@ def captions(
         value["captions"] = [cue.to_dict() for cue in cues]
         if made is not None:
             value |= {"made": made.from_kept + made.from_frames, "without": made.without}
+        if asked is not None:
+            value["asked"] = asked.to_dict(settings.captions.vlm)
         click.echo(json.dumps(value, ensure_ascii=False, indent=2))
     elif out:
         if cues:
@@ -120,10 +124,11 @@ def captions(
 
 def _make(
     library: Library, record: VideoRecord, model: str, settings: RunSettings, again: bool
-) -> tuple[str, CaptionedVideo]:
-    """Caption the video; the name of the captioner, which is the track's, and what became of it."""
+) -> tuple[str, CaptionedVideo, VlmCounts | None]:
+    """Caption the video; the name of the captioner, which is the track's, what became of it, and what asking cost."""
     from dataclasses import replace
 
+    from encoders.vlm.counts import counts_of
     from jobs.reporting import precise_clock
     from pipeline.captioning import caption_segments
 
@@ -139,13 +144,21 @@ def _make(
             done += 1
             status.update(f"{_count(done)}, up to {precise_clock(caption.span.end_seconds)}")
 
-        made = caption_segments(
-            library, record.id, captioner, again=again, options=settings.ingest, captioned=captioned
-        )
-    said = f"{record.name}: {_count(made.from_kept + made.from_frames)} made now by {name}"
-    without = f"; {made.without} segments have none" if made.without else ""
-    click.echo(f"{said}, {len(made.captions)} in all{without}", err=True)
-    return name, made
+        made = None
+        try:
+            made = caption_segments(
+                library, record.id, captioner, again=again, options=settings.ingest, captioned=captioned
+            )
+        finally:  # what it took, and what is kept, also where something kept it from the rest
+            said = f"{record.name}: {_count(done)} made now by {name}"
+            if made is not None:
+                said += f", {len(made.captions)} in all"
+                said += f"; {made.without} segments have none" if made.without else ""
+            click.echo(said, err=True)
+            asked = counts_of(captioner)
+            if asked is not None:
+                click.echo(f"asked {name}: {asked.line(settings.captions.vlm)}", err=True)
+    return name, made, asked
 
 
 def _count(captions: int) -> str:
@@ -162,10 +175,15 @@ def _tracks(found: list[CaptionRecord]) -> dict[str, list[CaptionRecord]]:
 
 def _chosen(tracks: dict[str, list[CaptionRecord]], track: str | None) -> tuple[str | None, list[CaptionRecord]]:
     """The track that was asked for, or the only one."""
+    from encoders.captioner_names import kept_name
+    from encoders.errors import UnknownModel
     from jobs.errors import UsageError
 
     if not tracks:
         return track, []
+    if track is not None and track not in tracks:
+        with contextlib.suppress(UnknownModel):  # then it is what it is, and none of these
+            track = kept_name(track)
     if track is None:
         if len(tracks) > 1:
             raise UsageError(f"there are captions by {', '.join(tracks)}; choose one with --track")

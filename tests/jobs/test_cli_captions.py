@@ -20,6 +20,7 @@ from pipeline.segments import SegmentOptions
 from tests.catalog.content import block, caption, open_stream
 from tests.catalog.test_streams import NOON
 from tests.drawing import draw_video
+from tests.encoders.vlm_server import say, serving, status
 from tests.pipeline.fakes import ToneEncoder
 from tests.pipeline.hashed import random_library, random_rows
 
@@ -197,6 +198,33 @@ def test_a_captioner_without_words_is_told(on_film: Longreel) -> None:
     code, out, said = on_film("film.mp4", "--model", "python:tests.pipeline.test_captioning:Mute", *AS_INDEXED)
     assert (code, out) == (4, "")
     assert said.endswith("; 3 segments have none\nfilm.mp4 has no captions\n")
+
+
+def test_what_asking_an_address_costs_is_told(on_film: Longreel, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    priced = ("--set", "captions.vlm.price_in=10", "--set", "captions.vlm.concurrency=1")
+    with serving() as server:
+        made = ("film.mp4", "--model", server.name() + "/", *AS_INDEXED, *priced)
+        # the second of three is refused: the others are kept, and told with what was paid for them
+        server.faults.extend([say("A dog"), status(400), say("")])
+        code, out, said = on_film(*made)
+        assert (code, out) == (2, "")
+        assert f"film.mp4: 1 caption made now by {server.name()}\n" in said
+        assert f"asked {server.name()}: 3 requests, 200 tokens in, 14 out, 0.0020 USD\n" in said
+        assert said.splitlines()[-1].startswith("VlmRefused: ")
+        code, out, said = on_film(*made, "--json")
+        value = json.loads(out)
+        assert (code, value["made"], value["without"], len(value["captions"])) == (0, 1, 1, 2)
+        asked = {key: value["asked"][key] for key in ("requests", "retries", "tokens_in", "tokens_out", "currency")}
+        assert asked == {"requests": 1, "retries": 0, "tokens_in": 100, "tokens_out": 7, "currency": "USD"}
+        assert (value["asked"]["cost"], len(server.requests)) == (pytest.approx(0.001), 4)
+        # and there is nothing left to be paid for
+        code, out, said = on_film(*made)
+        assert (code, len(server.requests)) == (0, 4)
+        assert f"asked {server.name()}: 0 requests" in said
+        code, out, _ = on_film("film.mp4", "--track", server.name().replace("http:", "HTTP:") + "/chat/completions")
+        assert (code, len(out.splitlines())) == (0, 2)
 
 
 def test_an_output_that_cannot_be_written_is_told_before_anything_is_made(on_film: Longreel, tmp_path: Path) -> None:

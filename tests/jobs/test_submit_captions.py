@@ -18,6 +18,7 @@ from pipeline.digest import DigestOptions
 from pipeline.library import Library
 from pipeline.media import Block, ClosedSegment, Span, WatchSummary
 from tests.catalog.content import media_info
+from tests.encoders.vlm_server import say, serving, status
 from tests.jobs import telling
 from tests.jobs.running import QUICK, Ran, draw_film, environment, longreel, settings, tiny_model
 from tests.pipeline.fakes import ToneEncoder
@@ -109,6 +110,33 @@ def test_a_batch_is_captioned_and_what_goes_wrong_costs_a_videos_captions_only(w
     assert {item["captions"] for item in nothing.items.values()} == {6, 8}
     assert not any(event.get("event") == "note" for event in nothing.events), "neither Ray nor a model is started"
     assert world.captions() | {"long.mp4": []} == captions | {"long.mp4": []}
+
+
+@pytest.mark.ray
+def test_a_model_behind_an_address_is_paid_for_once(world: World) -> None:
+    proxies = dict.fromkeys(("OPENAI_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"), "")
+    with serving() as server:
+        server.faults.extend([say(""), status(400)])
+        priced = settings("captions.vlm.price_in=10", "captions.vlm.concurrency=1", "captions.vlm.key_variable=")
+        ask = ("--captions", server.name() + "/", *priced)
+        ran = world.submit(*ask, **proxies)
+        assert ran.code == 3, ran.err
+        assert {(item["state"], item["captions"]) for item in ran.items.values()} == {("skipped", 4), ("skipped", 6)}
+        (error,) = [item["captions_error"] for item in ran.items.values() if item["captions_error"]]
+        assert error["type"] == "VlmRefused"
+        told = ran.summary["asked"]
+        assert (told["requests"], told["captions"], told["empty"], told["failures"]) == (12, 11, 1, 1)
+        assert (told["tokens_in"], told["cost"], told["currency"]) == (1100, pytest.approx(0.011), "USD")
+        said = [event["message"] for event in ran.events if event.get("event") == "note"]
+        assert f"asked {server.name()}: 12 requests, 1100 tokens in, 77 out, 0.0110 USD" in said
+        # only the one that was refused is asked about again, and then nothing is left, neither for Ray nor to be paid
+        again = world.submit(*ask, **proxies)
+        assert (again.code, again.summary["asked"]["requests"]) == (0, 1)
+        nothing = world.submit(*ask, **proxies)
+        assert (nothing.code, sorted(item["captions"] for item in nothing.items.values())) == (0, [5, 6])
+        assert not any(event.get("event") == "note" for event in nothing.events), "Ray is not started"
+        assert (len(server.requests), "asked" in nothing.summary) == (13, False)
+    assert {one.model for found in world.captions().values() for one in found} == {server.name()}
 
 
 @pytest.mark.parametrize("reads", ["tone", "another", ""])
