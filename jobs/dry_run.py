@@ -37,7 +37,13 @@ _RAY_BYTES = 600_000_000  # Ray's own processes and the command itself, measured
 
 @dataclass(frozen=True)
 class _Found:
-    """One source as the dry run sees it. ``state``: todo, skipped or failed."""
+    """One source as the dry run sees it.
+
+    Attributes:
+        state: todo, skipped or failed.
+        to_caption: segments of a video that is indexed already which the job's captioner would look at; ``None`` where
+            the job makes no captions, or nobody knows before the video is indexed.
+    """
 
     uri: str
     name: str
@@ -46,6 +52,7 @@ class _Found:
     size_bytes: int | None = None
     parts: int = 0
     error: dict[str, str] | None = None
+    to_caption: int | None = None
     fingerprint: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,15 +107,15 @@ def print_estimate(request: SubmitRequest, as_json: bool) -> int:
         click.echo(json.dumps({**value, "items": [f.to_dict() for f in found]}, ensure_ascii=False))
     else:
         _show(found, estimate, request)
-        if request.settings.captions.model:
-            click.echo("what captions take is not part of the estimate", err=True)
+        if captioner := request.settings.captions.model:
+            click.echo(_captions_of(found, captioner))
     return 3 if counts["failed"] else 0
 
 
 def _inspect(request: SubmitRequest, item: SourceItem, child: Isolated) -> _Found:
     uri = redact(item.uri)
     ingest = request.settings.ingest
-    done, media = _what_is_done(request, uri)
+    done, media, to_caption = _what_is_done(request, uri)
     try:
         with unexpected_as_typed(uri, item.uri):
             info, fingerprint = inspect_in(child, item.uri, uri, ingest.decode, done)
@@ -118,22 +125,39 @@ def _inspect(request: SubmitRequest, item: SourceItem, child: Isolated) -> _Foun
     facts = info or media
     assert facts is not None
     parts = len(part_spans(facts.duration_seconds, ingest.part_seconds))
-    return _Found(uri, item.name, state, facts.duration_seconds, facts.size_bytes, parts, None, fingerprint)
+    return _Found(
+        uri,
+        item.name,
+        state,
+        facts.duration_seconds,
+        facts.size_bytes,
+        parts,
+        None,
+        to_caption if state == "skipped" else None,
+        fingerprint,
+    )
 
 
-def _what_is_done(request: SubmitRequest, uri: str) -> tuple[str | None, MediaInfo | None]:
-    """Fingerprint and facts of the content that is all there, made as this request asks; None when it is not."""
+def _what_is_done(request: SubmitRequest, uri: str) -> tuple[str | None, MediaInfo | None, int | None]:
+    """Fingerprint and facts of the content that is all there, made as this request asks; None when it is not. And how
+    many of its segments would be captioned, where the request asks for that."""
+    from encoders.captioner_names import kept_name
+    from jobs.captioning import lacks_captions
+
     if not Store.exists(request.store):
-        return None, None
+        return None, None, None
     store = Store.open(request.store)
     store.check_name(request.settings.model)
     if not store.is_bound or not store.catalog_path.exists():
-        return None, None
+        return None, None, None
+    captioner = request.settings.captions.model
     with Catalog(store.catalog_path, create=False) as catalog:
         record = catalog.find_video(video_id_for(uri))
-    if record is None or record.media is None:
-        return None, None
-    return record.done_fingerprint(request.settings.ingest.recipe_key(store.manifest.fingerprint)), record.media
+        if record is None or record.media is None:
+            return None, None, None
+        to_caption = lacks_captions(catalog, record, kept_name(captioner)) if captioner else None
+    done = record.done_fingerprint(request.settings.ingest.recipe_key(store.manifest.fingerprint))
+    return done, record.media, to_caption
 
 
 @dataclass(frozen=True)
@@ -270,6 +294,8 @@ def _show(found: list[_Found], estimate: Estimate | None, request: SubmitRequest
             line.append(f"  {f.error['type']}: {f.error['message']}")
         elif f.duration_seconds is not None:
             line.append(f"  {clock(f.duration_seconds)}, {f.parts} part{'' if f.parts == 1 else 's'}")
+            if f.to_caption:
+                line.append(f", {f.to_caption} segment{'' if f.to_caption == 1 else 's'} to caption")
         else:
             line.append("  length unknown until decoded")
         out.print(line)
@@ -287,6 +313,16 @@ def _show(found: list[_Found], estimate: Estimate | None, request: SubmitRequest
         f"estimate: about {_hours(estimate.work_hours)} of work, {_size(estimate.disk_bytes)} of disk in "
         f"{request.store}, {_size(estimate.memory_bytes)} of memory"
     )
+
+
+def _captions_of(found: list[_Found], captioner: str) -> str:
+    """What the captioner would do."""
+    lacking = [f.to_caption for f in found if f.to_caption]
+    new = sum(f.state == "todo" for f in found)
+    known = f"{sum(lacking)} segments of {len(lacking)} videos that are indexed"
+    every = f"all segments of the {new} videos to do, once they are indexed"
+    what = " and ".join([known] * bool(lacking) + [every] * bool(new)) or "nothing to do"
+    return f"captions by {captioner}: {what}" + ("; not part of the estimate" if lacking or new else "")
 
 
 def _hours(hours: float) -> str:

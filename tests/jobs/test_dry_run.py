@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.jobs.running import Ran, draw_film, draw_sound, longreel, settings, tiny_model
+from jobs.settings import load_settings
+from pipeline.catalog.records import CaptionRecord
+from pipeline.library import Library
+from tests.jobs.running import QUICK, Ran, draw_film, draw_sound, longreel, settings, tiny_model
 
 DECODER = settings("ingest.decode.decoder=tests.jobs.doubles:by_name", "workers.decoders=1")
 
@@ -84,3 +87,36 @@ def test_what_nobody_foresaw_costs_one_video(tmp_path: Path, films: Path) -> Non
         "good.mp4": None,
     }
     assert Path(told["estimate"]["sampled_uri"]).name == "good.mp4"
+
+
+def test_what_would_be_captioned_is_told_where_it_is_known(tmp_path: Path) -> None:
+    """Of five segments one has a caption already, and for one there were no words; another video is new."""
+    films, store, model = tmp_path / "films", tmp_path / "store", tiny_model(tmp_path)
+    recipe = ("ingest.segments.detector=none", "ingest.segments.max_seconds=2")
+    captioner = "vlm:m@http://localhost:1/v1"
+    draw_film(films / "old.mp4", 10, seed=1)
+    with Library.open(store, model=model) as library:
+        (added,) = library.add(films, options=load_settings("default", [*QUICK, *recipe]).ingest)
+        assert (added.state, added.segments) == ("done", 5)
+        video = library.video("old.mp4").id
+        first, second, *_ = library.catalog.segments_of(video)
+        with library.writing("test") as catalog:
+            words = {first.id: CaptionRecord(video, captioner, "Words", first.span, None)}
+            catalog.keep_captions(video, captioner, words, [second.id])
+
+    def dry_run(*words: str) -> Ran:
+        options = ("--model", model, "--store", store, "--dry-run", *settings(*recipe))
+        ran = longreel("submit", films, *options, *words)
+        assert ran.code == 0, ran.err
+        return ran
+
+    said = dry_run("--captions", captioner + "/").out
+    assert "old.mp4  0:10, 1 part, 3 segments to caption" in said
+    assert f"captions by {captioner}/: 3 segments of 1 videos that are indexed; not part of the estimate" in said
+    assert "captions" not in dry_run().out
+    (item,) = dry_run("--captions", captioner, "--json").value["items"]
+    assert (item["state"], item["to_caption"]) == ("skipped", 3)
+    draw_film(films / "new.mp4", 4, seed=2)
+    said = dry_run("--captions", "tiny").out
+    assert "5 segments of 1 videos that are indexed and all segments of the 1 videos to do, once" in said
+    assert [one["to_caption"] for one in dry_run("--json").value["items"]] == [None, None]
