@@ -78,8 +78,9 @@ def query(
     there, the best answer stands out less. From percentile 90 on (--set search.confident_percentile=P) a match is
     confident. Exit code 4: nothing matched, or with --confident nothing confident.
 
-    With --mode captions no model is loaded: captions that have any of the words are ranked by how rare these are. With
-    --mode hybrid both rankings become one, by the ranks alone. Scores of the three are of different kinds.
+    With --mode captions no model is loaded: captions that have any of the words are ranked by how rare these are, and
+    "of best" says how much a caption scores of what the first one does. With --mode hybrid both rankings become one, by
+    the ranks alone. Scores of the three are of different kinds.
     """
     from pipeline.errors import QueryError
     from pipeline.library import Library
@@ -132,7 +133,7 @@ def query(
             if mode != "visual" and not library.catalog.has_captions():
                 click.echo("note: nothing in this library has captions; longreel captions --help says more", err=True)
             if kept:
-                _show(kept)
+                _show(kept, mode)
             else:
                 click.echo(_nothing(shown, bool(moments), best, level), err=True)
     return 0 if kept else _NOTHING
@@ -150,7 +151,7 @@ def _nothing(asked: str, matched: bool, best: float | None, level: float) -> str
     )
 
 
-def _show(moments: list[Moment]) -> None:
+def _show(moments: list[Moment], mode: Mode) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -163,7 +164,10 @@ def _show(moments: list[Moment]) -> None:
     table.add_column("start", justify="right")
     table.add_column("end", justify="right")
     table.add_column("peak", justify="right", style="dim")
-    table.add_column("score", justify="right")
+    # How rare its words are is a number that means nothing by itself: what people can use is how one stands to another.
+    said = mode == "captions"
+    table.add_column("of best" if said else "score", justify="right")
+    best = max(moment.score for moment in moments)
     rated = any(moment.percentile is not None for moment in moments)
     if rated:
         table.add_column("pct", justify="right")
@@ -180,12 +184,18 @@ def _show(moments: list[Moment]) -> None:
             precise_clock(moment.start_seconds),
             precise_clock(moment.end_seconds),
             precise_clock(moment.peak_seconds),
-            f"{moment.score:.3f}" if moment.score >= 0.001 or moment.score <= 0 else f"{moment.score:.0e}",
+            _share(moment.score, best) if said else f"{moment.score:.3f}",
             *([_percentile(moment.percentile)] if rated else []),
             *([_wall_clock(moment.utc_start)] if dated else []),
         ]
         table.add_row(*row, *([Text(moment.caption or "")] if captioned else []))
     console().print(table)
+
+
+def _share(score: float, best: float) -> str:
+    """Of the best answer's score, which is above 0."""
+    percent = 100 * score / best
+    return f"{percent:.0f} %" if percent >= 1 else "<1 %"
 
 
 def _percentile(value: float | None) -> str:

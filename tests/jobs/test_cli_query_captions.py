@@ -74,6 +74,21 @@ def test_captions(capsys: pytest.CaptureFixture[str], store: Path) -> None:
     assert "a red van parks" in out
 
 
+def test_people_see_how_one_caption_stands_to_the_best(capsys: pytest.CaptureFixture[str], store: Path) -> None:
+    """Of three captions all have "van", so that it is worth next to nothing by itself, and one has "red"."""
+    code, found = answer(capsys, store, "van", "--mode", "captions")
+    assert (code, found["moments"][0]["score"] < 1e-5) == (0, True)
+    for words, wanted in (("van", [100, 100, 100]), ("red van", [100, 0, 0])):
+        code, out, _ = ask(capsys, store, words, "--mode", "captions")
+        head, *rows = (line for line in out.splitlines() if line.strip() and "\u2500" not in line)
+        assert (code, "of best" in head, "score" in head) == (0, True, False)
+        shares = [int(row.partition(" %")[0].split()[-1].replace("<1", "0")) for row in rows]
+        assert shares == pytest.approx(wanted, abs=15)
+        assert "e-0" not in out
+    _, out, _ = ask(capsys, store, "van", "--mode", "hybrid")
+    assert "score" in out.splitlines()[1]
+
+
 def test_both(capsys: pytest.CaptureFixture[str], store: Path) -> None:
     code, found = answer(capsys, store, "a red kite", "--mode", "hybrid", "--limit", "2")
     assert (code, found["mode"], found["confident"]) == (0, "hybrid", True)
