@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.digest import DigestOptions, SegmentDigest, checked_embedding
+from pipeline.errors import EncodingFailed
 from pipeline.live.options import MemoryOptions, WindowOptions
 from pipeline.live.types import ClosedWindow, LiveBlock, LiveWindow
 from pipeline.media import Span
@@ -60,10 +61,14 @@ class ClosedContent:
 
 @dataclass(frozen=True, eq=False)
 class Taken:
-    """What became of a block: windows to commit, the complete ones last in their form, and those to caption."""
+    """What became of a block: windows to commit, the complete ones last in their form, and those to caption.
+
+    ``failed`` says why its looks could not be encoded: they are left out.
+    """
 
     windows: tuple[LiveWindow, ...]
     closed: tuple[ClosedContent, ...]
+    failed: str = ""
 
 
 class LiveDigest:
@@ -89,14 +94,21 @@ class LiveDigest:
         self._streams: dict[str, StreamDigest] = {}
 
     def take(self, blocks: Sequence[tuple[str, LiveBlock]]) -> list[Taken]:
-        """The next blocks of these streams, each stream's in order; what became of each.
+        """The next blocks of these streams, each stream's in order; what became of each. A picture for which the model
+        gives nothing usable costs the looks of its block, and no other stream anything.
 
         Raises:
-            EncodingFailed: the model gave nothing usable for a frame; the streams' states are as before.
-            EncoderError: the model cannot go on.
+            EncoderError: the model cannot go on; the streams' states are as before.
         """
-        seen = self._encoded([block for _, block in blocks])
-        taken = []
+        try:
+            seen = self._encoded([block for _, block in blocks])
+        except EncodingFailed as error:
+            if len(blocks) > 1:
+                return [one for block in blocks for one in self.take([block])]
+            name, block = blocks[0]
+            (taken,) = self.take([(name, block.without_looks())])
+            return [replace(taken, failed=str(error))]
+        found = []
         for (name, block), looks in zip(blocks, seen, strict=True):
             stream = self._streams.get(name)
             if stream is None:
@@ -107,8 +119,8 @@ class LiveDigest:
                 }
                 stream = StreamDigest(self._options, self._window, self._memory, keep=self._keep, facts=facts)
                 self._streams[name] = stream
-            taken.append(stream.take(block, looks))
-        return taken
+            found.append(stream.take(block, looks))
+        return found
 
     def drop(self, name: str) -> None:
         """Forget a stream."""
@@ -144,7 +156,11 @@ class LiveDigest:
 
 
 class StreamDigest:
-    """The open window of one stream, and the look that stands before it."""
+    """The open window of one stream, and the look that stands before it.
+
+    Where it comes to a window that has begun already (its process was started anew), the window's span here begins with
+    the first look that it is given.
+    """
 
     def __init__(
         self,
@@ -159,8 +175,8 @@ class StreamDigest:
         self._keep, self._facts = keep, facts
         self._last: _Look | None = None  # the newest look: what it stands for is known when the next one comes
         self._settled: list[tuple[_Look, Span]] = []  # of the open window, with the span that each stands for
-        self._index: int | None = None
-        self._start = 0.0
+        self._opened: tuple[int, float] | None = None  # the open window as the stream has it
+        self._start = 0.0  # of what is known of it
         self._flushed = float("-inf")
         self._sampled = 0
         self.memory: Memory | None = None
@@ -187,7 +203,7 @@ class StreamDigest:
             if self._last is None:
                 continue  # the stream ended before its first look
             self._begin(closed.index, closed.span.start_seconds)
-            window, content = self._close(closed)
+            window, content = self._close(replace(closed, span=Span(self._start, closed.span.end_seconds)))
             windows.append(window)
             contents.append(content)
         if block.opened is not None:
@@ -198,21 +214,21 @@ class StreamDigest:
         return Taken((*windows, *([open_window] if open_window is not None else [])), tuple(contents))
 
     def _begin(self, index: int, start_seconds: float) -> None:
-        if self._index == index:
+        if self._opened == (index, start_seconds):
             return
-        self._index, self._start = index, start_seconds
+        self._opened, self._start = (index, start_seconds), start_seconds
         self._settled = []
         self._sampled = 0
         self._flushed = float("-inf")
 
     def _enter(self, look: _Look, index: int, start_seconds: float) -> None:
         """A look comes: the one before it stands until then."""
-        new_window = self._index != index
+        new_window = self._opened != (index, start_seconds)
         self._begin(index, start_seconds)
-        if self._last is not None and not new_window:
-            self._settle(look.start_seconds)
-        elif self._last is not None and look.start_seconds - self._start > _LEAST_SECONDS:
-            self._settle(look.start_seconds)  # it goes on in this window until something new is seen
+        if self._last is None:
+            self._start = max(self._start, look.start_seconds)
+        elif not new_window or look.start_seconds - self._start > _LEAST_SECONDS:
+            self._settle(look.start_seconds)  # in a new window it goes on until something new is seen
         self._last = look
         self._sampled += look.weight
 
@@ -237,22 +253,25 @@ class StreamDigest:
         window = LiveWindow(closed.index, record, True, self._sampled, len(self._settled), self._facts)
         content = ClosedContent(closed, tokens, tuple(_key_frame(look, span) for look, span in self._settled))
         self._settled = []
-        self._index = None
-        if self._last is not None:
+        self._opened = None
+        if closed.boundary == "shot":
+            self._last = None  # it shows nothing of what comes
+        elif self._last is not None:
             self._last = replace(self._last, weight=0)  # what it goes on to stand for is counted anew
         return window, content
 
     def _provisional(self, block: LiveBlock) -> LiveWindow | None:
         """The open window as far as it has come, now and then: it can be searched before it is complete."""
-        if self._last is None or self._index is None:
+        if self._last is None or self._opened is None:
             return None
         until = block.until_seconds
         if until - self._start <= _LEAST_SECONDS or until - self._flushed < self._window.flush_seconds:
             return None
         self._flushed = until
         digest = self._digested([*self._settled, (self._last, self._standing(until))], vectors_only=True)
-        record = digest.record(self._index, Span(self._start, until), "open")
-        return LiveWindow(self._index, record, False, self._sampled, len(digest), self._facts)
+        index, _ = self._opened
+        record = digest.record(index, Span(self._start, until), "open")
+        return LiveWindow(index, record, False, self._sampled, len(digest), self._facts)
 
     def _digested(self, looks: Sequence[tuple[_Look, Span]], vectors_only: bool = False) -> SegmentDigest:
         options = self._options

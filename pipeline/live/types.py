@@ -6,8 +6,9 @@ Shapes: K looks (frames that are encoded), H x W pixels.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,6 +27,8 @@ __all__ = [
     "StreamCounts",
     "utc_at",
 ]
+
+_MESSAGES = 20
 
 
 class LiveState(str, enum.Enum):
@@ -67,17 +70,14 @@ class Connection:
         return self.utc + timedelta(seconds=seconds - self.start_seconds)
 
 
-def utc_at(connections: list[Connection], seconds: float) -> datetime | None:
+def utc_at(connections: Sequence[Connection], seconds: float) -> datetime | None:
     """The wall clock at a media time of a stream: by the last connection that began at or before it.
 
     Args:
-        connections: in the order of their numbers.
+        connections: in the order of their numbers, which is that of their starts.
     """
-    found = None
-    for connection in connections:
-        if connection.start_seconds <= seconds + 1e-6:
-            found = connection
-    return None if found is None else found.utc_of(seconds)
+    begun = bisect_right(connections, seconds + 1e-6, key=lambda connection: connection.start_seconds)
+    return connections[begun - 1].utc_of(seconds) if begun else None
 
 
 @dataclass
@@ -114,11 +114,13 @@ class StreamCounts:
         return cls(**{entry.name: values[entry.name] for entry in fields(cls) if entry.name in values})
 
     def plus(self, other: StreamCounts) -> StreamCounts:
-        """The sum of both; a stream's counts go on where its process was started anew."""
+        """The sum of both; a stream's counts go on where its process was started anew. Of messages each is kept once,
+        and the last ones only: a process may be started anew without end."""
         sums: dict[str, Any] = {}
         for entry in fields(self):
             mine, theirs = getattr(self, entry.name), getattr(other, entry.name)
             sums[entry.name] = {**mine, **theirs} if isinstance(mine, dict) else mine + theirs
+        sums["messages"] = list(dict.fromkeys(sums["messages"]))[-_MESSAGES:]
         return StreamCounts(**sums)
 
 
@@ -174,6 +176,17 @@ class LiveBlock:
 
     def __len__(self) -> int:
         return len(self.start_seconds)
+
+    def without_looks(self) -> LiveBlock:
+        """What else it tells."""
+        none = slice(0, 0)
+        return replace(
+            self,
+            images=self.images[none],
+            start_seconds=self.start_seconds[none],
+            weight=self.weight[none],
+            window=self.window[none],
+        )
 
 
 @dataclass(frozen=True)

@@ -132,22 +132,21 @@ class LiveWatcher:
             self._gate.reset()
             self._after_shot = True
             self._begin_window(seconds)
-        self._spare = frame
         self._limit(seconds)
+        self._spare = frame
         if sampled:
             self._sample(frame, seconds)
         self._until = max(self._until, frame.end_seconds)
 
     def _limit(self, seconds: float) -> None:
-        """End the open window where it has lasted long enough by ``seconds``."""
-        assert self._start is not None
-        still = self._is_still
-        limit = self._start + (self._options.still_seconds if still else self._options.max_seconds)
-        if seconds >= limit:
+        """End the open window where it has lasted long enough by ``seconds``, and those that follow it."""
+        while self._start is not None:
+            limit = self._start + (self._options.still_seconds if self._is_still else self._options.max_seconds)
+            if seconds < limit:
+                return
             self._until = max(self._until, limit)
             self._end_window("limit", limit)
             self._begin_window(limit)
-            self._limit(seconds)
 
     @property
     def _is_still(self) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,10 @@ from pipeline.digest import DigestOptions
 from pipeline.errors import OptionError
 from pipeline.live.digest import LiveDigest
 from pipeline.live.options import MemoryOptions, WindowOptions
-from pipeline.live.types import ClosedWindow, LiveBlock, LiveState, LiveWindow
+from pipeline.live.types import ClosedWindow, Connection, LiveBlock, LiveState, LiveWindow
+from pipeline.media import Frame
 from tests.pipeline.fakes import ToneEncoder
+from tests.pipeline.live import playing
 from tests.pipeline.live.playing import START, watched
 
 SCRIPTS = st.lists(
@@ -104,8 +108,6 @@ def test_a_still_scene_goes_on_and_news_begin_a_window() -> None:
 
 
 def test_news_after_a_still_stretch_of_one_scene_begin_where_they_happen() -> None:
-    from tests.pipeline.live import playing
-
     frames = list(playing.play([("still", 33)]))
     for message in frames:
         if getattr(message, "pts_seconds", 0.0) >= 26:
@@ -192,3 +194,53 @@ def test_streams_do_not_touch_each_other() -> None:
 def test_options_say_what_is_allowed(values: dict[str, float], what: str) -> None:
     with pytest.raises(OptionError, match=what):
         WindowOptions(**values)
+
+
+def test_a_shot_between_two_samples_takes_nothing_of_the_one_before() -> None:
+    """The first look of the new shot is sampled later than it begins; until then there is none, and none of the old."""
+    step = round(1 / 10 / playing.LIVE_TIME_BASE)
+    messages: list[Any] = [Connection(0, 0.0, START)]
+    for number in range(120):
+        image = playing.picture(1 if number < 53 else 2, number * 9.0)
+        messages.append(Frame(image, number * step, step, playing.LIVE_TIME_BASE))
+    options = (playing.SamplingOptions(), playing.GateOptions(), playing.SegmentOptions(), WindowOptions())
+    blocks = list(playing.blocks(playing.LiveWatcher(*options), messages))
+    assert [w.span.start_seconds for w in closed_of(blocks)] == [0.0, 5.3]
+    digest = LiveDigest(ToneEncoder(), DigestOptions(), WindowOptions())
+    taken = [one for block in blocks for one in digest.take([("s", block)])]
+    old, new = (content for one in taken for content in one.closed)
+    darkest = min(look.image.mean() for look in old.looks)
+    assert all(look.image.mean() < darkest - 5 for look in new.looks)
+    forms = [window for one in taken for window in one.windows if window.index == 1]
+    assert len(forms) > 1
+    for form in forms:
+        assert form.span.start_seconds == 5.3
+        assert (form.record.vectors.end_seconds - form.record.vectors.start_seconds).min() > 0.1
+
+
+def test_a_picture_that_the_model_cannot_take_costs_its_block_only() -> None:
+    class Picky(ToneEncoder):
+        def encode(self, images: Any, **options: Any) -> Any:
+            seen = super().encode(images, **options)
+            seen.embedding[(images == 77).all((1, 2, 3))] = np.nan
+            return seen
+
+    good, bad = watched([("moving", 12)]), watched([("moving", 12)])
+    spoiled = next(number for number, block in enumerate(bad) if block.until_seconds > 3 and len(block))
+    bad[spoiled] = replace(bad[spoiled], images=np.full_like(bad[spoiled].images, 77))
+    digest = LiveDigest(Picky(), DigestOptions(), WindowOptions())
+    taken = [digest.take([("good", one), ("bad", other)]) for one, other in zip(good, bad, strict=True)]
+    assert [bool(other.failed) for _, other in taken] == [number == spoiled for number in range(len(taken))]
+    assert not any(one.failed for one, _ in taken)
+    for which in (0, 1):
+        spans = [window.span for pair in taken for window in pair[which].windows if window.closed]
+        assert [(span.start_seconds, span.end_seconds) for span in spans] == [(0, 10), (10, 12)]
+
+
+def test_time_that_was_passed_over_is_no_deep_recursion() -> None:
+    step = round(1 / playing.LIVE_TIME_BASE)
+    frames = [Frame(playing.picture(1), at * step, step, playing.LIVE_TIME_BASE) for at in (0, 1, 400_000)]
+    watcher = playing.LiveWatcher(
+        playing.SamplingOptions(), playing.GateOptions(), playing.SegmentOptions(detector="none"), WindowOptions()
+    )
+    assert len(closed_of(list(playing.blocks(watcher, [Connection(0, 0.0, START), *frames])))) > 1000
