@@ -34,6 +34,7 @@ __all__ = [
     "PredictionError",
     "QueryError",
     "RemoteError",
+    "SegmentGone",
     "SourceError",
     "SourceNotFound",
     "SourceUnreadable",
@@ -215,6 +216,10 @@ class UnknownVideo(LibraryError, KeyError):
 
     def __str__(self) -> str:  # KeyError would print the repr of its argument
         return str(self.args[0]) if self.args else ""
+
+
+class SegmentGone(LibraryError):
+    """A segment that was there is no more: it was replaced, pruned, or removed with its video."""
 
 
 class DiskFull(LibraryError):

@@ -10,7 +10,7 @@ from sqlalchemy import case, delete, insert, select, update
 from pipeline.catalog.base import CatalogPart, batched
 from pipeline.catalog.models import captions, segments, token_sets, wordless
 from pipeline.catalog.records import CaptionRecord
-from pipeline.errors import LibraryError
+from pipeline.errors import LibraryError, SegmentGone
 
 __all__ = ["CaptionCatalog"]
 
@@ -57,12 +57,12 @@ class CaptionCatalog(CatalogPart):
         """Keep one more caption of a segment; returns its number, for :meth:`extend_caption`.
 
         Raises:
-            LibraryError: there is no such segment of that video (it was replaced, pruned or removed).
+            SegmentGone: there is no such segment of that video (it was replaced, pruned or removed).
         """
         here = (segments.c.id == segment_id) & (segments.c.video_id == caption.video_id)
         with self._write() as connection:
             if connection.execute(select(segments.c.id).where(here)).first() is None:
-                raise LibraryError(
+                raise SegmentGone(
                     f"video {caption.video_id} has no segment {segment_id} any more: it was replaced or removed"
                 )
             key = connection.execute(insert(captions).values(**_values(segment_id, caption))).inserted_primary_key

@@ -98,10 +98,19 @@ class StreamCatalog(CatalogPart):
 
         Raises:
             UnknownVideo: it was removed.
+            StreamBusy: this process was taken for dead, and another one watches the stream now.
         """
         with self._write() as rows:
-            row = _row(rows, video_id)
-            _set(rows, row, row.state if state.is_over else state.value, counts, heartbeat_at=utc_now())
+            row = _own(rows, video_id)
+            values: dict[str, Any] = {"heartbeat_at": utc_now()}
+            now = row.state if state.is_over or row.state in _OVER else state.value
+            if row.error_type == _INTERRUPTED and not state.is_over:
+                # A slow machine was silent for too long: it lives.
+                now = state.value
+                values |= {"ended_at": None, "error_type": None, "error_message": None}
+                alive = {"state": "live", "error_type": None, "error_message": None}
+                rows.execute(update(videos).where(videos.c.id == video_id).values(**alive))
+            _set(rows, row, now, counts, **values)
             return bool(row.stop_requested)
 
     def end_stream(
@@ -120,13 +129,14 @@ class StreamCatalog(CatalogPart):
         Raises:
             OptionError: a state in which it is not over, or a failure without an error.
             UnknownVideo: it was removed.
+            StreamBusy: another process watches it.
         """
         if not state.is_over or (state is LiveState.FAILED) != (error is not None):
             raise OptionError(
                 f"stream state {state.value!r}: must be {' or '.join(_OVER)}, and failed, only failed, has an error"
             )
         with self._write() as rows:
-            row = _row(rows, video_id)
+            row = _own(rows, video_id)
             _end(rows, row, state, None if error is None else (type(error).__name__, str(error)), counts)
             return _must(rows, video_id)
 
@@ -265,6 +275,21 @@ def _row(rows: Rows, video_id: str) -> Row[Any]:
     row = rows.execute(select(streams).where(streams.c.video_id == video_id)).one_or_none()
     if row is None:
         raise UnknownVideo(f"no stream {video_id!r} in this library")
+    return row
+
+
+def _own(rows: Rows, video_id: str) -> Row[Any]:
+    """The row of a stream that this process watches.
+
+    Raises:
+        UnknownVideo, StreamBusy.
+    """
+    row = _row(rows, video_id)
+    if (row.pid, row.host) != (os.getpid(), socket.gethostname()):
+        raise StreamBusy(
+            f"{row.name}: process {row.pid} on {row.host} watches this stream now; it took this process for dead, "
+            "because its heartbeats had stopped"
+        )
     return row
 
 

@@ -85,15 +85,15 @@ class WindowCatalog(PartCatalog):
             return int(rows.execute(query).scalar_one())
 
     def prune_stream(self, video_id: str, before_seconds: float) -> Pruned:
-        """Delete the windows of a stream that end at or before a media time, with all that hangs on them. The latest
-        one stays, as it may be written still."""
+        """Delete the windows of a stream that end at or before a media time, with all that hangs on them, and forget
+        the connections before. The latest one stays, as it may be written still."""
         with self._read() as rows:
             latest = _latest(rows, video_id)
             query = select(parts.c.id, parts.c.bytes).where(
                 parts.c.video_id == video_id, parts.c.end_seconds <= before_seconds, parts.c.id != latest
             )
             found = rows.execute(query.order_by(parts.c.start_seconds, parts.c.id)).all()
-        return self._prune(video_id, found)
+        return self._prune(video_id, found, before_seconds)
 
     def prune_stream_to(self, video_id: str, max_bytes: int) -> Pruned:
         """Delete the oldest windows of a stream until it takes at most so much; see :meth:`prune_stream`.
@@ -112,7 +112,7 @@ class WindowCatalog(PartCatalog):
             found = rows.execute(query.order_by(one.c.start_seconds, one.c.id)).all()
         return self._prune(video_id, found)
 
-    def _prune(self, video_id: str, found: Any) -> Pruned:
+    def _prune(self, video_id: str, found: Any, before_seconds: float | None = None) -> Pruned:
         windows = freed = 0
         for batch in batched(found, _PRUNED_AT_ONCE):
             with self._write() as rows:
@@ -120,10 +120,13 @@ class WindowCatalog(PartCatalog):
                 kept = rows.execute(select(func.count(), func.sum(parts.c.bytes)).where(there)).one()
                 delete_parts(rows, there)
                 windows, freed = windows + kept[0], freed + int(kept[1] or 0)
-        with self._write() as rows:
+        with self._read() as rows:
             until = rows.execute(select(func.min(parts.c.start_seconds)).where(parts.c.video_id == video_id)).scalar()
-            if windows and until is not None:
-                _prune_connections(rows, video_id, until)
+        # A stream of which only captions are written, to files, has connections and no windows.
+        limit = before_seconds if until is None else until
+        if limit is not None and (windows or until is None):
+            with self._write() as rows:
+                _prune_connections(rows, video_id, limit)
         return Pruned(windows, freed, until)
 
 

@@ -199,6 +199,8 @@ def open_session(
         fingerprint,
         recipe_key,
         connections=catalog.connections_of(record.video_id),
+        until_seconds=record.resume_seconds,
+        next_window=record.next_window,
         retention=settings.retention,
         **session,  # type: ignore[arg-type]
     )
@@ -230,8 +232,11 @@ def stream_captions(
         raise OptionError(f"duration is {duration_seconds} s; allowed: more than 0")
     settings, ingest = settings or LiveSettings(), ingest or IngestOptions()
     encoder = library.encoder
-    with library.writing("stream"):
-        library.store.bind(encoder.info)
+    if library.store.is_bound:  # others may write while this stream is watched
+        library.store.check_model(encoder.info)
+    else:
+        with library.writing("stream"):
+            library.store.bind(encoder.info)
     catalog = library.catalog
     catalog.dimension = encoder.info.dimension
     side = side_of(encoder.info, captioner.info)
@@ -252,6 +257,8 @@ def stream_captions(
                 session.take(block)
                 taken = digest.take([(session.video_id, block)])[0]
                 session.commit(taken.windows)
+                if taken.failed:
+                    session.note(taken.failed)
                 on_block(block, session)
                 for caption in words.caption([(session.video_id, content) for content in taken.closed]):
                     yield session.caption(caption)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -184,6 +185,31 @@ def test_a_dead_watcher_need_not_be_marked_first(either: Catalog, target: str) -
     assert [one.reason for one in either.connections_of(video)] == ["interrupted"]
     assert either.mark_interrupted_streams() == []
     assert either.mark_interrupted_streams(alone=True) == [video], "whoever is alone watches nothing"
+
+
+def test_a_machine_that_was_silent_for_too_long(either: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = open_stream(either)
+    either.add_connection(video, Connection(0, 0.0, NOON))
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")  # whoever looks is on another one
+    change(either, video, heartbeat_at=datetime.now(timezone.utc) - timedelta(seconds=40))
+    assert either.mark_interrupted_streams() == [video]
+    assert either.video(video).state == "failed"
+    monkeypatch.undo()
+    assert not either.heartbeat_stream(video, LiveState.PLAYING, {})
+    record = either.stream(video)
+    assert (record.state, record.error_type, record.ended_at) == (LiveState.PLAYING, None, None)
+    assert (either.video(video).state, either.video(video).error_type) == ("live", None)
+
+
+def test_a_stream_that_another_process_took_over_is_left_to_it(either: Catalog) -> None:
+    video = open_stream(either)
+    change(either, video, host="elsewhere", pid=1)
+    with pytest.raises(StreamBusy, match="process 1 on elsewhere watches this stream now"):
+        either.heartbeat_stream(video, LiveState.PLAYING, {"frames_received": 7})
+    with pytest.raises(StreamBusy):
+        either.end_stream(video, LiveState.ENDED)
+    record = either.stream(video)
+    assert (record.state, record.counts) == (LiveState.CONNECTING, {})
 
 
 def test_files_and_streams_of_one_address(either: Catalog) -> None:

@@ -105,6 +105,12 @@ def test_a_second_run_goes_on_after_the_first(tmp_path: Path, film: Path) -> Non
         assert starts == sorted(starts)
 
 
+def test_others_may_write_to_a_library_that_knows_its_model(tmp_path: Path, film: Path) -> None:
+    with Library.open(tmp_path / "library", encoder=ToneEncoder()) as library, library.writing("submit"):
+        library.store.bind(library.encoder.info)
+        assert len(list(stream_captions(library, str(film), captioner=Counting()))) == 4
+
+
 def test_a_stream_that_fails_is_written_down(tmp_path: Path) -> None:
     with Library.open(tmp_path / "library", encoder=ToneEncoder()) as library:
         with pytest.raises(SourceError):
