@@ -9,6 +9,7 @@
     long   resident memory, state bytes and cost a frame over simulated hours, in one process
     lag    `longreel stream` itself, on Ray: streams side by side, caption lag, freshness, drops
     model  the same, one stream with --big-model
+    words  how often words change in a scene that goes on, and how right they are; with --packs only
 
 Times depend on the machine and on what else it does; what is compared is within one run. The exit code is 1 where
 something could not be measured.
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from pipeline.media import Frame
     from scripts.benching.tables import Report
 
-PARTS = ("long", "lag", "model")
+PARTS = ("long", "lag", "model", "words")
 _SCENE_SECONDS = 20
 # NVIDIA's blueprint for video search and summarization states these for live captions on one H100 with chunks of 10 s.
 VSS = ("NVIDIA VSS, one H100 (as stated)", 33, "10 s", "4.78", "-", "6.44")
@@ -47,6 +48,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--part", choices=PARTS, action="append", help="only this one (several times for more)")
     parser.add_argument("--clips", type=Path, metavar="FOLDER", help="videos to play (drawn where none is given)")
+    parser.add_argument("--packs", type=Path, metavar="FOLDER", help="with flickr8k, for the words")
+    parser.add_argument("--photographs", type=int, default=60, help="of the part words (%(default)s)")
     parser.add_argument("--model", default="tiny", help="to see and to caption with (%(default)s)")
     parser.add_argument("--big-model", default="openclip:ViT-B-32/random", help="of the last part (%(default)s)")
     parser.add_argument("--hours", type=float, default=2.0, help="simulated (%(default)g)")
@@ -55,9 +58,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--quick", action="store_true", help="see above")
     options = parser.parse_args(arguments)
-    options.part = options.part or list(PARTS)
+    options.part = options.part or [part for part in PARTS if part != "words" or options.packs]
+    if "words" in options.part and options.packs is None:
+        parser.error("--part words needs --packs")
     if options.quick:
-        options.hours, options.streams, options.seconds = 0.1, [2], 20.0
+        options.hours, options.streams, options.seconds, options.photographs = 0.1, [2], 20.0, 3
     return options
 
 
@@ -360,6 +365,10 @@ def main(arguments: list[str] | None = None) -> int:
                 lag_run(options, report, clips)
             if "model" in options.part:
                 model_run(options, report, clips)
+        if "words" in options.part:
+            from scripts.benching.live_words import words_part
+
+            words_part(options.model, options.packs, options.photographs, report)
     return report.end(options.json)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["LiveCaptioner"]
 
 _JOIN_SECONDS = 0.5  # spans further apart than this are not one scene that goes on
+_LEAST_SECONDS = 1e-3  # a window is seen whole, however short one looks back
 _GOES_ON = ("limit", "news")  # boundaries at which the scene does not end
 
 
@@ -162,7 +163,9 @@ def _streams_of(captioner: Captioner, options: CaptionWindowOptions, tokens: Tok
     if not isinstance(captioner, CaptionsStreams) or captioner.info.key_frames:
         return None
     return captioner.streams(
-        StreamingOptions(options.back_seconds, gap_seconds=tokens.gap_seconds, margin=options.margin)
+        StreamingOptions(
+            max(options.back_seconds, _LEAST_SECONDS), gap_seconds=tokens.gap_seconds, margin=options.margin
+        )
     )
 
 

@@ -47,23 +47,24 @@ class CaptionWindowOptions:
     Windows shorter than ``least_seconds`` get no words. Where more than ``waiting`` windows of a stream wait for words,
     the oldest are skipped, and counted: what is said is about now.
 
-    While a scene goes on, a caption that reads tokens looks ``back_seconds`` back where its window is shorter, and the
-    words before stand until others are likelier by ``margin``, in nats a text token; 0: each window for itself.
+    While a scene goes on, the words before stand until others are likelier by ``margin``, in nats a text token (0: the
+    likelier ones are taken), and a caption looks back at least ``back_seconds`` (0: at its window only). Both are for
+    captioners that read tokens.
     """
 
     least_seconds: float = 0.5
     waiting: int = 4
-    back_seconds: float = 12.0
     margin: float = 0.1
+    back_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.least_seconds) and self.least_seconds >= 0):
             raise OptionError(f"live.captions.least_seconds is {self.least_seconds}; allowed: 0 or more")
         if self.waiting < 1:
             raise OptionError(f"live.captions.waiting is {self.waiting}; allowed: 1 or more")
-        _positive("live.captions", self, "back_seconds")
-        if not (math.isfinite(self.margin) and self.margin >= 0):
-            raise OptionError(f"live.captions.margin is {self.margin}; allowed: 0 or more")
+        for name in ("margin", "back_seconds"):
+            if not (math.isfinite(value := getattr(self, name)) and value >= 0):
+                raise OptionError(f"live.captions.{name} is {value}; allowed: 0 or more")
 
 
 @dataclass(frozen=True)

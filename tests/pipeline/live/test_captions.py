@@ -180,7 +180,7 @@ def test_after_a_failure_a_stream_goes_on() -> None:
     assert told([found]) == [("a", 2, "from 20", False)]
 
 
-@pytest.mark.parametrize("wrong", [{"margin": -0.1}, {"back_seconds": 0.0}, {"margin": float("nan")}])
+@pytest.mark.parametrize("wrong", [{"margin": -0.1}, {"back_seconds": -1.0}, {"margin": float("nan")}])
 def test_options_say_what_is_allowed(wrong: dict[str, float]) -> None:
     with pytest.raises(OptionError, match=f"live.captions.{next(iter(wrong))}.*allowed"):
         captioner_of(Knowing(), **wrong)
