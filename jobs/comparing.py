@@ -11,7 +11,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from csat_fusion.errors import LongreelError
 from jobs.errors import SettingsError, UsageError
 from jobs.settings import RunSettings, load_settings, settings_from_dict
 from pipeline.errors import SourceNotFound
-from pipeline.evaluation.library import LibraryScores, Progress, evaluate_library
+from pipeline.evaluation.library import LibraryScores, Progress, encode_queries, evaluate_library
 from pipeline.evaluation.moments import TruthMoment
 from pipeline.evaluation.runs import Judge, TokenScores
 from pipeline.store import Store
@@ -324,12 +324,12 @@ def _judge_again(
     tokens = {i for i, spec, settings in members if settings.ingest.digest.tokens.keep or spec.changes(_TOKENS)}
     first = members[0][2]
     work.progress(f"{names}: loading {first.model}", 0, None)
-    with (
-        load_model(first, work.device) as encoder,
-        record(
-            encoder, items, first.ingest, work.tape_folder(), tokens=bool(tokens), progress=work.named(names)
-        ) as tape,
-    ):
+    with ExitStack() as stack:
+        encoder = stack.enter_context(load_model(first, work.device))
+        encode_queries(encoder, work.truth)  # what it does not take is said before anything is decoded
+        tape = stack.enter_context(
+            record(encoder, items, first.ingest, work.tape_folder(), tokens=bool(tokens), progress=work.named(names))
+        )
         readout = fit_readout(tape) if tokens else None
         for i, spec, settings in members:
             judge = work.judge(settings, work.progress)

@@ -164,7 +164,7 @@ def _compare(
 
 def _sweep(options: EvaluateOptions, settings: RunSettings, truth: list[TruthMoment], progress: Progress) -> int:
     from jobs.comparing import load_model, sources_of, working_folder
-    from pipeline.evaluation.library import match_videos
+    from pipeline.evaluation.library import encode_queries, match_videos
     from pipeline.evaluation.plots import plot_sweep
     from pipeline.evaluation.sweep import sweep_tape
     from pipeline.evaluation.tape import record
@@ -178,6 +178,7 @@ def _sweep(options: EvaluateOptions, settings: RunSettings, truth: list[TruthMom
         work = _work(options, truth, folder, progress)
         progress(f"loading {base.model}", 0, None)
         with load_model(base, options.device) as encoder:
+            encode_queries(encoder, truth)  # as above
             tokens = encoder.info.patches > 0
             with record(encoder, items, base.ingest, work.tape_folder(), tokens=tokens, progress=progress) as tape:
                 found = sweep_tape(work.judge(base, progress), tape, encoder, base.ingest.digest)

@@ -18,8 +18,9 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from encoders.errors import TextTooLong
+from encoders.errors import EncoderInputError, TextTooLong
 from pipeline.catalog import VideoRecord
 from pipeline.errors import InputError, OptionError, TruthError, UnknownVideo
 from pipeline.evaluation.baseline import LONGEST_SECONDS, PooledWindows, pool_video
@@ -30,9 +31,18 @@ from pipeline.evaluation.scores import ANSWERS, RECALL_IOU, MomentScores, score_
 from pipeline.media import Span
 
 if TYPE_CHECKING:
+    from encoders.base import Encoder
     from pipeline.library import Library
 
-__all__ = ["Latency", "LibraryScores", "Progress", "SettingScores", "evaluate_library", "match_videos"]
+__all__ = [
+    "Latency",
+    "LibraryScores",
+    "Progress",
+    "SettingScores",
+    "encode_queries",
+    "evaluate_library",
+    "match_videos",
+]
 
 Progress = Callable[[str, float, "float | None"], None]
 """Told what is being done, how much of it is done, and of how much (``None``: nobody knows)."""
@@ -151,7 +161,7 @@ def evaluate_library(
         progress: told how many queries of how many are answered.
 
     Raises:
-        TruthError: no truth, or a right span that begins after its video ends.
+        TruthError: no truth, a right span that begins after its video ends, or a query that the model does not take.
         UnknownVideo: the library lacks videos of the truth; names them all, and near names.
         InputError: nothing is stored of a video of the truth.
         OptionError: a threshold, limit or length outside what is allowed.
@@ -168,9 +178,10 @@ def evaluate_library(
     places = [Place(moment.spans, durations[videos[moment.video].id]) for moment in truth]
     for moment, place in zip(truth, places, strict=True):
         _check_fits(moment, place)
+    vectors = encode_queries(library.encoder, truth)
     asked = _Asked(library, limit, windows, {record.id: record.name for record in everything})
-    for i, moment in enumerate(truth):
-        asked.ask(moment, videos[moment.video].id)
+    for i, (moment, vector) in enumerate(zip(truth, vectors, strict=True)):
+        asked.ask(moment, vector, videos[moment.video].id)
         if progress is not None:
             progress("asking", i + 1, len(truth))
     whole = sum(durations.values())
@@ -196,6 +207,25 @@ def evaluate_library(
         in_library=setting(asked.in_library, whole),
         refused=tuple(asked.refused),
     )
+
+
+def encode_queries(encoder: Encoder, truth: Sequence[TruthMoment]) -> list[npt.NDArray[np.float32] | None]:
+    """Each query's vector ``[D]``, ``None`` for one with more words than the model reads. What it does not take is told
+    before anything is asked.
+
+    Raises:
+        TruthError: a query that the model does not take; names file, line and text.
+    """
+    vectors: list[npt.NDArray[np.float32] | None] = []
+    for moment in truth:
+        try:
+            vectors.append(np.asarray(encoder.encode_query([moment.query]), dtype=np.float32)[0])
+        except TextTooLong:
+            vectors.append(None)
+        except EncoderInputError as error:
+            place = moment.where or f"query {moment.query_id}"
+            raise TruthError(f"{place}: {moment.query!r} cannot be asked of {encoder.info.name}: {error}") from error
+    return vectors
 
 
 def match_videos(library: Library, truth: Sequence[TruthMoment]) -> dict[str, VideoRecord]:
@@ -246,10 +276,8 @@ class _Asked:
         self.in_video, self.in_library = _Way(), _Way()
         self.refused: list[str] = []
 
-    def ask(self, moment: TruthMoment, video: str) -> None:
-        try:
-            vector = np.asarray(self._library.encoder.encode_query([moment.query]), dtype=np.float32)[0]
-        except TextTooLong:
+    def ask(self, moment: TruthMoment, vector: npt.NDArray[np.float32] | None, video: str) -> None:
+        if vector is None:
             self.refused.append(moment.query)
             return
         if not self.in_video.seconds:  # untimed: opens the index, and whatever else is made once

@@ -28,7 +28,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class TruthMoment:
     Attributes:
         spans: at least one; in the order of the file (QVHighlights) or of time (ours).
         duration_seconds: of the video, where the file says it.
+        where: file and line in which the query is there first, for messages.
 
     Raises:
         TruthError: no query, no video, or no span.
@@ -71,6 +72,7 @@ class TruthMoment:
     video: str
     spans: tuple[Span, ...]
     duration_seconds: float | None = None
+    where: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not self.query.strip() or not self.video:
@@ -328,6 +330,7 @@ class _Once:
 
 def _longreel_truth(lines: list[_Line]) -> TruthFile:
     spans: dict[tuple[str, str], list[Span]] = {}
+    places: dict[tuple[str, str], str] = {}
     durations: dict[str, tuple[float, int]] = {}
     once, shots = _Once(), 0
     for line in lines:
@@ -338,12 +341,20 @@ def _longreel_truth(lines: list[_Line]) -> TruthFile:
         span = line.right_span(line.seconds("start"), line.seconds("end"), duration)
         once((video, query, span), line, f"the moment [{span.start_seconds}, {span.end_seconds})")
         spans.setdefault((video, query), []).append(span)
+        places.setdefault((video, query), line.where)
         if duration is not None:
             said, where = durations.setdefault(video, (duration, line.number))
             if said != duration:
                 raise line.fail(f"{video!r} lasts {duration} s here, and {said} s in line {where}")
     moments = tuple(
-        TruthMoment(query_id_of(video, query), query, video, tuple(sorted(found)), durations.get(video, (None, 0))[0])
+        TruthMoment(
+            query_id_of(video, query),
+            query,
+            video,
+            tuple(sorted(found)),
+            durations.get(video, (None, 0))[0],
+            places[video, query],
+        )
         for (video, query), found in spans.items()
     )
     return TruthFile(LONGREEL, moments, shots)
@@ -358,7 +369,7 @@ def _qvhighlights_truth(lines: list[_Line]) -> TruthFile:
         if not rows:
             raise line.fail("'relevant_windows' is empty: at least one right window is needed")
         windows = tuple(line.right_span(start, end, duration) for start, end in rows)
-        moments.append(TruthMoment(qid, query, video, windows, duration))
+        moments.append(TruthMoment(qid, query, video, windows, duration, line.where))
     return TruthFile(QVHIGHLIGHTS, tuple(moments))
 
 

@@ -16,13 +16,21 @@ import click
 import pytest
 from PIL import Image
 
-from encoders.errors import UnknownModel
+from encoders.errors import EncoderInputError, UnknownModel
 from jobs.cli import evaluate_tables
 from jobs.cli.main import cli
 from jobs.comparing import Spec, layered, parse_specs, settings_of, sources_of
 from jobs.errors import SettingsError, UsageError
 from jobs.settings import RunSettings, load_settings
-from pipeline.errors import ExtraMissing, ModelMismatch, NotALibrary, OptionError, SourceNotFound, UnknownVideo
+from pipeline.errors import (
+    ExtraMissing,
+    ModelMismatch,
+    NotALibrary,
+    OptionError,
+    SourceNotFound,
+    TruthError,
+    UnknownVideo,
+)
 from pipeline.evaluation.moments import TruthMoment
 from pipeline.evaluation.sweep import sweep_tape
 from pipeline.library import Library
@@ -186,6 +194,42 @@ def test_the_dial(
     assert "gives no patch tokens" in shown
     with Image.open(picture) as opened:
         assert opened.size[0] > 300
+
+
+@pytest.mark.parametrize("way", [(), ("--sweep",), ("--compare", f"other=model={colours.BLIND}")])
+def test_a_query_that_the_model_does_not_take_is_told_before_any_work(
+    store: Path,
+    truth: Path,
+    scratch: Path,
+    tmp_path: Path,
+    way: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As the mark at the end of a text, of a tokenizer, is not taken."""
+    original = colours.ColourModel.encode_text
+
+    def encode_text(self: colours.ColourModel, texts: Any) -> Any:
+        refuses = self.info.name == (colours.BLIND if "--compare" in way else colours.NAME)
+        if refuses and any("<end>" in text for text in texts):
+            raise EncoderInputError(f"{texts[0]!r} holds <end>")
+        return original(self, texts)
+
+    def record(*_: Any, **__: Any) -> None:
+        raise AssertionError("a video is decoded")
+
+    monkeypatch.setattr(colours.ColourModel, "encode_text", encode_text)
+    monkeypatch.setattr("pipeline.evaluation.tape.record", record)
+    lines = truth.read_text().splitlines()
+    lines.append(json.dumps({**json.loads(lines[0]), "query": "red <end>"}))
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("\n".join(lines))
+    with pytest.raises(TruthError) as caught:
+        evaluate("--store", store, "--truth", bad, *way)
+    assert str(caught.value).startswith(f"{bad}:{len(lines)}: 'red <end>' cannot be asked of ")
+    assert not list(scratch.iterdir())
+    if not way:
+        assert "asking" not in capsys.readouterr().err
 
 
 def test_what_is_refused(store: Path, truth: Path, scratch: Path, tmp_path: Path) -> None:
