@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -65,6 +67,7 @@ class ChatClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._proxy: str | None = None
         self._slots = asyncio.Semaphore(options.concurrency)
         self._closed = False
 
@@ -82,10 +85,12 @@ class ChatClient:
 
         Raises:
             EncoderClosed.
+            VlmUnreachable: the environment's proxy cannot be gone through.
         """
         if not bodies:
             return [], None
-        future = asyncio.run_coroutine_threadsafe(self._ask_all(bodies), self._running())
+        loop = self._running()
+        future = asyncio.run_coroutine_threadsafe(self._ask_all(bodies), loop)
         try:
             return future.result()
         except BaseException:
@@ -119,6 +124,7 @@ class ChatClient:
             if self._closed:
                 raise EncoderClosed(f"the captioner {self._address.name} was closed")
             if self._loop is None:
+                self._proxy = _proxy_for(self._url)
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=self._loop.run_forever, name="longreel-vlm", daemon=True)
                 self._thread.start()
@@ -130,7 +136,7 @@ class ChatClient:
         return aiohttp.ClientSession(
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=self._options.timeout_seconds),
-            trust_env=True,  # proxies
+            trust_env=False,  # it would take a password from ~/.netrc as well, in place of the key or of none
         )
 
     async def _ask_all(self, bodies: Sequence[Mapping[str, Any]]) -> tuple[list[Answer | None], VlmError | None]:
@@ -207,7 +213,11 @@ class ChatClient:
         assert session is not None
         try:
             async with session.post(
-                self._url, data=payload, headers={"Content-Type": "application/json"}, allow_redirects=False
+                self._url,
+                data=payload,
+                headers={"Content-Type": "application/json"},
+                allow_redirects=False,
+                proxy=self._proxy,
             ) as response:
                 content = await self._content(response)
                 status, headers = response.status, response.headers
@@ -297,11 +307,25 @@ def seconds_to_wait(headers: Mapping[str, str], now: float | None = None) -> flo
     return None
 
 
+def _proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for an address.
+
+    Raises:
+        VlmUnreachable: it is of a kind that cannot be gone through.
+    """
+    parts = urlsplit(url)
+    proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+    if proxy and urlsplit(proxy).scheme not in ("http", "https"):
+        kind = urlsplit(proxy).scheme
+        raise VlmUnreachable(f"{url}: the environment's {parts.scheme}_proxy is {kind}://...; allowed: http, https")
+    return proxy or None
+
+
 def _words(content: bytes) -> tuple[str, str]:
     """What a server says of a failure, and its code for it: as OpenAI, vLLM, llama.cpp and Ollama put it."""
     try:
         answer = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return content.decode(errors="replace"), ""
     if not isinstance(answer, dict):
         return str(answer), ""

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,7 @@ def test_what_may_pass_is_tried_again(server: VlmServer, fault: vlm_server.Fault
         (status(429), VlmOverloaded, "status 429: of no avail"),
         (status(500, {"error": "out of memory"}), VlmOverloaded, "status 500: out of memory"),
         (status(502, b"<html><h1>Bad</h1> gateway</html>"), VlmOverloaded, "status 502: Bad gateway"),
+        (status(500, b"[" * 100_000), VlmOverloaded, r"status 500: \[\["),
         (vlm_server.hang_up, VlmUnreachable, "ServerDisconnected"),
         (vlm_server.cut_short, VlmUnreachable, "ClientPayloadError"),
         (vlm_server.speak_otherwise, VlmUnreachable, "Expected HTTP"),
@@ -272,6 +274,37 @@ def test_without_a_key_the_error_says_so(server: VlmServer) -> None:
     ):
         ask(captioner, 1)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("key", ["", SECRET])
+def test_passwords_of_others_are_not_sent(
+    server: VlmServer, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ~/.netrc has for a host is for those who ask for it."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login joe password geheim\ndefault login joe password geheim\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with load(server) as captioner:
+        ask(captioner, 1)
+    assert server.headers[0].get("Authorization") == (f"Bearer {key}" if key else None)
+
+
+def test_the_proxy_of_the_environment_is_gone_through(server: VlmServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server stands in for a proxy: it is asked for the whole address of another."""
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.port}")
+    with load_captioner("vlm:m@http://far.invalid/v1", vlm=QUICK) as captioner, pytest.raises(VlmRejected) as caught:
+        captioner.caption([None], key_frames=[frames_of(1)])
+    assert "no such path: http://far.invalid/v1/chat/completions" in str(caught.value)
+    monkeypatch.setenv("no_proxy", "far.invalid")
+    with load_captioner("vlm:m@http://far.invalid/v1", vlm=QUICK) as captioner, pytest.raises(VlmUnreachable):
+        captioner.caption([None], key_frames=[frames_of(1)])
+    monkeypatch.setenv("http_proxy", "socks5://joe:geheim@127.0.0.1:1")
+    with load(server) as captioner, pytest.raises(VlmUnreachable, match="http_proxy is socks5") as refused:
+        ask(captioner, 1)
+    assert "geheim" not in str(refused.value)
+    assert not [one for one in threading.enumerate() if one.name == "longreel-vlm"]
 
 
 def test_a_key_that_was_not_meant_for_it_is_not_sent_in_the_clear() -> None:
