@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from encoders.captioning import Caption
 from encoders.errors import EncoderOptionError
+from encoders.keyframes import KeyFrame
 
 if TYPE_CHECKING:
     from csat_fusion.tokens import TokenSet
 
-__all__ = ["CaptionsStreams", "StreamCaptioner", "StreamPush", "StreamingOptions"]
+__all__ = ["CaptionsStreams", "Earlier", "StreamCaptioner", "StreamPush", "StreamingOptions"]
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,33 @@ class StreamingOptions:
                 raise EncoderOptionError(f"{name} is {value}; allowed: at least 0, finite")
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """What was said of an earlier moment of the stream, and its span in seconds."""
+
+    text: str
+    start_seconds: float
+    end_seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class StreamPush:
-    """What comes next in ``stream``: its tokens, compressed, and their span in seconds, which starts where the one
-    before ended, or later. ``cut``: a new scene, with which nothing before it has to do."""
+    """What comes next in ``stream``, in a span in seconds that starts where the one before ended, or later.
+
+    Attributes:
+        token_set: what was seen, compressed; for captioners that read tokens.
+        cut: a new scene, with which nothing before it has to do.
+        key_frames: what was seen, as pictures in order of time; for captioners that want those.
+        earlier: moments of the stream that looked like this one, in order of time; for captioners that read what was
+            said.
+    """
 
     stream: str
-    token_set: TokenSet
+    token_set: TokenSet | None
     span: tuple[float, float]
     cut: bool = False
+    key_frames: Sequence[KeyFrame] = ()
+    earlier: Sequence[Earlier] = ()
 
 
 class StreamCaptioner(Protocol):
@@ -76,9 +95,10 @@ class StreamCaptioner(Protocol):
         """The caption of each stream for what comes next in it; side by side, so a stream has one push in a call.
 
         Raises:
-            EncoderInputError: tokens of another width, not finite, or not of the span; a span that is none or begins
-                before the last one ended; a stream twice. All states are as before the call.
-            EncoderError: the model gives no finite scores; windows have moved on, the last sentences have not changed.
+            EncoderInputError: none of what it reads; tokens of another width, not finite, or not of the span; a span
+                that is none or begins before the last one ended; a stream twice. All states are as before the call.
+            EncoderError: the model gives no finite scores (windows have moved on, the last sentences have not changed),
+                or does not answer; ``captions`` of the error are those that were made.
         """
         ...
 

@@ -87,6 +87,7 @@ class _State:
 @dataclass(frozen=True, eq=False)
 class _Checked:
     push: StreamPush
+    tokens: TokenSet
     state: _State
 
 
@@ -140,13 +141,14 @@ class StreamingCaptioner:
             state = self._states.get(push.stream)
             if state is None:
                 state = _State(self._options.budget, self._decoder.width, self._decoder.context_length)
-            self._check(push, state)
-            checked.append(_Checked(push, state))
+            checked.append(_Checked(push, self._tokens_of(push, state), state))
         self._states |= {one.push.stream: one.state for one in checked}
         return checked
 
-    def _check(self, push: StreamPush, state: _State) -> None:
+    def _tokens_of(self, push: StreamPush, state: _State) -> TokenSet:
         (start, end), tokens = push.span, push.token_set
+        if tokens is None:
+            raise EncoderInputError(f"there is no token set of {push.stream}; {self._name} reads nothing else")
         if not -math.inf < start < end < math.inf:
             raise EncoderInputError(f"a span must be finite and end after it starts, got {tuple(push.span)}")
         if start < state.end - 1e-6:
@@ -157,11 +159,12 @@ class StreamingCaptioner:
             raise EncoderInputError("the token set holds a token that is not finite")
         if not tokens.span[0] < end or not tokens.span[1] > start:
             raise EncoderInputError(f"the token set is of {tokens.span} s, and not of the span {tuple(push.span)}")
+        return tokens
 
     def _pushed(self, checked: Sequence[_Checked]) -> list[Caption]:
         windows, spans = [], []
         for one in checked:
-            window, span = self._moved_on(one.push, one.state)
+            window, span = self._moved_on(one)
             windows.append(window)
             spans.append(span)
         visual = padded(windows, spans).to(self._decoder.device, self._decoder.dtype)
@@ -173,13 +176,14 @@ class StreamingCaptioner:
             captions.append(Caption(self._words(written.ids), start, end, self._name, written.confidence))
         return captions
 
-    def _moved_on(self, push: StreamPush, state: _State) -> tuple[TokenSet, tuple[float, float]]:
+    def _moved_on(self, one: _Checked) -> tuple[TokenSet, tuple[float, float]]:
         """The stream's window with the push, merged down to the budget, and the span that it is read in."""
+        push, state = one.push, one.state
         start, end = push.span
         if push.cut:
             state.forget()
         back = min(end - self._options.window_seconds, start)
-        new = push.token_set.to(device="cpu", dtype=torch.float32)
+        new = one.tokens.to(device="cpu", dtype=torch.float32)
         held = state.window
         if held is not None:
             new = _joined(held, new)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from encoders.captioning import Caption, CaptionerInfo, CaptionerOptions, KeyFrame, cover
 from encoders.errors import EncoderClosed, EncoderInputError, TokensUnavailable
+from encoders.streams import Earlier, StreamingOptions, StreamPush
 from encoders.vlm.address import Address, parse_address, read_key
 from encoders.vlm.client import ChatClient
 from encoders.vlm.counts import VlmCounts
@@ -84,12 +85,31 @@ class VlmCaptioner:
         Raises:
             VlmError: there was no answer for some; its ``captions`` are those that were answered.
         """
+        return self._captions(len(token_sets), spans, key_frames)
+
+    def streams(self, options: StreamingOptions | None = None) -> VlmStreams:
+        """Captions of streams: what was said of earlier moments goes with the pictures. No state is kept here, and
+        ``options``, which are of windows of tokens, have no say.
+
+        Raises:
+            EncoderClosed.
+        """
         self._open()
-        within = self._checked(len(token_sets), spans, key_frames)
+        return VlmStreams(self._captions)
+
+    def _captions(
+        self,
+        count: int,
+        spans: Sequence[tuple[float, float] | None] | None,
+        key_frames: Sequence[Sequence[KeyFrame]] | None,
+        earlier: Sequence[Sequence[Earlier]] | None = None,
+    ) -> list[Caption]:
+        self._open()
+        within = self._checked(count, spans, key_frames)
         shown = [cover(frames, self._info.key_frames) for frames in key_frames or ()]
         bodies = [
-            request(self._address.model, self._options, frames, span)
-            for frames, span in zip(shown, within, strict=True)
+            request(self._address.model, self._options, frames, span, before)
+            for frames, span, before in zip(shown, within, earlier or [()] * count, strict=True)
         ]
         answers, error = self._client.ask(bodies)
         captions = [
@@ -143,6 +163,24 @@ class VlmCaptioner:
                         f"a key frame of segment {i} must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}"
                     )
         return [None] * count if spans is None else spans
+
+
+class VlmStreams:
+    """A :class:`encoders.streams.StreamCaptioner` that asks for each push by itself."""
+
+    state_bytes = 0
+
+    def __init__(self, ask: Callable[..., list[Caption]]) -> None:
+        self._ask = ask
+
+    def push(self, pushes: Sequence[StreamPush]) -> list[Caption]:
+        if len({push.stream for push in pushes}) != len(pushes):
+            raise EncoderInputError("a stream is pushed twice in one call; its pushes come one after the other")
+        spans, frames = [push.span for push in pushes], [push.key_frames for push in pushes]
+        return self._ask(len(pushes), spans, frames, [push.earlier for push in pushes])
+
+    def drop(self, stream: str) -> None:
+        """There is nothing to forget."""
 
 
 def load_vlm(rest: str, options: CaptionerOptions) -> VlmCaptioner:

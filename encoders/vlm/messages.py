@@ -18,6 +18,7 @@ from PIL import Image
 from encoders.captioning import tidy
 from encoders.errors import VlmAnswerInvalid
 from encoders.keyframes import KeyFrame
+from encoders.streams import Earlier
 from encoders.vlm.options import VlmOptions
 
 __all__ = ["Answer", "picture_url", "prompt_for", "read_answer", "request"]
@@ -36,11 +37,15 @@ class Answer:
 
 
 def request(
-    model: str, options: VlmOptions, frames: Sequence[KeyFrame], span: tuple[float, float] | None
+    model: str,
+    options: VlmOptions,
+    frames: Sequence[KeyFrame],
+    span: tuple[float, float] | None,
+    earlier: Sequence[Earlier] = (),
 ) -> dict[str, Any]:
     """The body of a request for the caption of these pictures; ``span`` is ``None`` for a still one."""
     detail = {"detail": options.detail} if options.detail else {}
-    parts: list[dict[str, Any]] = [{"type": "text", "text": prompt_for(options, frames, span)}]
+    parts: list[dict[str, Any]] = [{"type": "text", "text": prompt_for(options, frames, span, earlier)}]
     parts += [
         {"type": "image_url", "image_url": {"url": picture_url(frame.image, options), **detail}} for frame in frames
     ]
@@ -64,8 +69,13 @@ def request(
     return {**body, **options.extra}
 
 
-def prompt_for(options: VlmOptions, frames: Sequence[KeyFrame], span: tuple[float, float] | None) -> str:
-    """The prompt with its numbers."""
+def prompt_for(
+    options: VlmOptions,
+    frames: Sequence[KeyFrame],
+    span: tuple[float, float] | None,
+    earlier: Sequence[Earlier] = (),
+) -> str:
+    """The prompt with its numbers, and before it what was said of earlier moments."""
     if span is None:
         text = options.picture_prompt.format(frames=len(frames))
     else:
@@ -77,6 +87,9 @@ def prompt_for(options: VlmOptions, frames: Sequence[KeyFrame], span: tuple[floa
             frames=len(frames),
             times=", ".join(f"{max(0.0, frame.seconds - start):.1f} s" for frame in frames),
         )
+    if earlier:
+        said = " ".join(f"{_clock(one.start_seconds)} to {_clock(one.end_seconds)}: {one.text}." for one in earlier)
+        text = f"{options.earlier_prompt.format(earlier=said)} {text}"
     return text + _AS_JSON if options.json_mode else text
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from encoders.errors import EncoderOptionError
 
-__all__ = ["PICTURE_PROMPT", "PROMPT", "PROMPT_FIELDS", "VlmOptions"]
+__all__ = ["EARLIER_PROMPT", "PICTURE_PROMPT", "PROMPT", "PROMPT_FIELDS", "VlmOptions"]
 
 # What a prompt may hold in braces: how long the segment is, when it starts and ends in the video, how many pictures of
 # it are shown, and when each was, counted from the segment's start.
@@ -24,6 +24,10 @@ PICTURE_PROMPT = (
     "Say in one plain sentence, in English, what this picture shows. Name nothing that is not seen. "
     "Answer with the sentence alone."
 )
+EARLIER_PROMPT = (
+    "What was said of earlier moments that looked like this, in order of time: {earlier} "
+    "It may help to say who or what this is; say what is seen now, and nothing that is not."
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class VlmOptions:
     Attributes:
         prompt: what is asked of a segment; may hold :data:`PROMPT_FIELDS` in braces, ``{{`` and ``}}`` for braces.
         picture_prompt: what is asked of a still picture; ``{frames}`` is all it may hold.
+        earlier_prompt: what is said before the prompt where earlier moments of a live stream are told of; must hold
+            ``{earlier}``, and nothing else in braces.
         system: a system message; empty: none.
         json_mode: the server is told to answer with JSON, and the caption is its ``caption``.
         key_frames: how many pictures of a segment are shown at most.
@@ -62,6 +68,7 @@ class VlmOptions:
 
     prompt: str = PROMPT
     picture_prompt: str = PICTURE_PROMPT
+    earlier_prompt: str = EARLIER_PROMPT
     system: str = ""
     json_mode: bool = False
     key_frames: int = 6
@@ -84,8 +91,14 @@ class VlmOptions:
     currency: str = "USD"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("prompt", PROMPT_FIELDS), ("picture_prompt", ("frames",))):
+        for name, allowed in (
+            ("prompt", PROMPT_FIELDS),
+            ("picture_prompt", ("frames",)),
+            ("earlier_prompt", ("earlier",)),
+        ):
             _check_prompt(name, getattr(self, name), allowed)
+        if "{earlier}" not in self.earlier_prompt:
+            raise EncoderOptionError(f"earlier_prompt {self.earlier_prompt!r} must hold {{earlier}}")
         for name, least, most in (
             ("key_frames", 1, 64),
             ("image_side", 16, 4096),

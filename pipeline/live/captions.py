@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from encoders.errors import EncoderError
 from pipeline.digest import TokenOptions
 from pipeline.live.digest import ClosedContent
+from pipeline.live.moments import Moments
 from pipeline.live.options import CaptionWindowOptions
 from pipeline.live.types import ClosedWindow, LiveCaption
 from pipeline.media import Span
@@ -20,13 +22,29 @@ from pipeline.media import Span
 if TYPE_CHECKING:
     from csat_fusion.tokens import TokenSet
     from encoders.captioning import Caption, Captioner, KeyFrame
-    from encoders.streams import StreamCaptioner
+    from encoders.streams import Earlier, StreamCaptioner
 
-__all__ = ["LiveCaptioner"]
+__all__ = ["LiveCaptioner", "WordsMissing"]
 
 _JOIN_SECONDS = 0.5  # spans further apart than this are not one scene that goes on
 _LEAST_SECONDS = 1e-3  # a window is seen whole, however short one looks back
 _GOES_ON = ("limit", "news")  # boundaries at which the scene does not end
+
+
+class WordsMissing(EncoderError):
+    """Some windows of live streams got no words, for the reason in the message.
+
+    ``made`` are the captions of those that did, and ``missing`` the stream and window number of the others.
+    """
+
+    def __init__(
+        self, message: str, made: tuple[LiveCaption, ...] = (), missing: tuple[tuple[str, int], ...] = ()
+    ) -> None:
+        super().__init__(message, made, missing)  # all of it travels between processes
+        self.made, self.missing = made, missing
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class LiveCaptioner:
@@ -53,36 +71,51 @@ class LiveCaptioner:
         self._last: dict[str, LiveCaption] = {}
         self._before: dict[str, ClosedWindow] = {}  # the last window of each stream that came here
         self._streams = _streams_of(captioner, options, tokens)
+        self._moments: dict[str, Moments] = {}
 
     @property
     def state_bytes(self) -> int:
-        """What the captioner keeps of all streams between two calls."""
-        return 0 if self._streams is None else self._streams.state_bytes
+        """What is kept of all streams between two calls."""
+        moments = sum(one.state_bytes for one in self._moments.values())
+        return moments + (0 if self._streams is None else self._streams.state_bytes)
 
     def caption(self, contents: Sequence[tuple[str, ClosedContent]]) -> list[LiveCaption]:
         """Captions of these windows, each stream's in order of time; none for a window that is too short, or for which
         the captioner has no words.
 
         Raises:
-            EncoderError: the captioner cannot caption.
+            WordsMissing: the captioner could not caption all of them; those that it has captioned are in the error.
         """
         captions: list[LiveCaption] = []
+        missing: list[tuple[str, int]] = []
+        failed: EncoderError | None = None
         left = list(contents)
         while left:  # a stream's windows come one after the other, those of several streams side by side
             first = {stream: number for number, (stream, _) in reversed(list(enumerate(left)))}
-            captions += self._side_by_side([left[number] for number in sorted(first.values())])
+            made, without, error = self._side_by_side([left[number] for number in sorted(first.values())])
             left = [one for number, one in enumerate(left) if first[one[0]] != number]
+            captions += made
+            missing += without
+            failed = failed or error
+            if error is not None and not error.captions:  # nothing was answered: the rest would meet the same
+                missing += [(stream, content.closed.index) for stream, content in left]
+                break
+        if failed is not None:
+            raise WordsMissing(_why(failed), tuple(captions), tuple(missing)) from failed
         return captions
 
     def drop(self, stream: str) -> None:
         """Forget a stream."""
         self._last.pop(stream, None)
         self._before.pop(stream, None)
+        self._moments.pop(stream, None)
         if self._streams is not None:
             self._streams.drop(stream)
 
-    def _side_by_side(self, contents: Sequence[tuple[str, ClosedContent]]) -> list[LiveCaption]:
-        """Of one window of each of some streams."""
+    def _side_by_side(
+        self, contents: Sequence[tuple[str, ClosedContent]]
+    ) -> tuple[list[LiveCaption], list[tuple[str, int]], EncoderError | None]:
+        """Of one window of each of some streams: captions, windows that were to have some and have none, and why."""
         cuts = {stream: self._is_cut(stream, content.closed) for stream, content in contents}
         self._before |= {stream: content.closed for stream, content in contents}
         asked = [
@@ -92,7 +125,13 @@ class LiveCaptioner:
             and content.closed.span.duration_seconds >= self._options.least_seconds
             and content.looks
         ]
-        words = dict(zip([stream for stream, _ in asked], self._words(asked, cuts), strict=True))
+        found: Sequence[Caption | None] = [None] * len(asked)
+        error: EncoderError | None = None
+        try:
+            found = self._words(asked, cuts) if asked else []
+        except EncoderError as failed:
+            error, found = failed, failed.captions or found
+        words = {stream: one for (stream, _), one in zip(asked, found, strict=True)}
         captions = []
         for stream, content in contents:
             one = words.get(stream)
@@ -102,28 +141,38 @@ class LiveCaptioner:
             if one is not None and one.text:
                 again = last is not None and one.text == last.text and _follows(last, span)
                 caption = LiveCaption(stream, number, span, one.text, one.model, one.confidence, None, extends=again)
-            elif one is None and last is not None and self._goes_on(stream, content):
+            elif stream not in words and last is not None and self._goes_on(stream, content):
                 caption = LiveCaption(stream, number, span, last.text, last.model, last.confidence, None, extends=True)
             if caption is not None:
                 self._last[stream] = caption
+                self._remember(caption, content)
                 captions.append(caption)
-        return captions
+        missing = [(stream, content.closed.index) for stream, content in asked if words[stream] is None]
+        return captions, missing, error
 
     def _words(self, asked: Sequence[tuple[str, ClosedContent]], cuts: Mapping[str, bool]) -> list[Caption]:
-        if not asked:
-            return []
         spans = [(content.closed.span.start_seconds, content.closed.span.end_seconds) for _, content in asked]
         sets = [self._token_set(content) for _, content in asked]
+        frames = [self._key_frames(content) for _, content in asked]
         if self._streams is None:
-            frames = [self._key_frames(content) for _, content in asked]
             return self._captioner.caption(sets, spans=spans, key_frames=frames)
         from encoders.streams import StreamPush
 
-        pushes = []
-        for (stream, _), tokens, span in zip(asked, sets, spans, strict=True):
-            assert tokens is not None  # one that knows of streams reads token sets
-            pushes.append(StreamPush(stream, tokens, span, cuts[stream]))
-        return self._streams.push(pushes)
+        return self._streams.push(
+            [
+                StreamPush(stream, tokens, span, cuts[stream], shown, self._earlier(stream, content))
+                for (stream, content), tokens, span, shown in zip(asked, sets, spans, frames, strict=True)
+            ]
+        )
+
+    def _earlier(self, stream: str, content: ClosedContent) -> Sequence[Earlier]:
+        moments = self._moments.get(stream)
+        return () if moments is None else moments.like(content.vector, self._options.earlier)
+
+    def _remember(self, caption: LiveCaption, content: ClosedContent) -> None:
+        if self._options.earlier:
+            moments = self._moments.setdefault(caption.stream, Moments(self._options.remembered))
+            moments.add(content.vector, caption)
 
     def _is_cut(self, stream: str, closed: ClosedWindow) -> bool:
         """Another scene than that of the last window of the stream; or nobody knows, as those in between were
@@ -160,13 +209,17 @@ class LiveCaptioner:
 def _streams_of(captioner: Captioner, options: CaptionWindowOptions, tokens: TokenOptions) -> StreamCaptioner | None:
     from encoders.streams import CaptionsStreams, StreamingOptions
 
-    if not isinstance(captioner, CaptionsStreams) or captioner.info.key_frames:
+    if not isinstance(captioner, CaptionsStreams):
         return None
     return captioner.streams(
         StreamingOptions(
             max(options.back_seconds, _LEAST_SECONDS), gap_seconds=tokens.gap_seconds, margin=options.margin
         )
     )
+
+
+def _why(error: EncoderError) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _follows(last: LiveCaption, span: Span) -> bool:

@@ -52,11 +52,13 @@ class _Look:
 
 @dataclass(frozen=True, eq=False)
 class ClosedContent:
-    """What a captioner is given of a complete window: its token set, and its looks as key frames."""
+    """What a captioner is given of a complete window: its token set, its looks as key frames, and the mean of their
+    embeddings over time ``[D]``, of length 1."""
 
     closed: ClosedWindow
     tokens: TokenSet | None
     looks: tuple[KeyFrame, ...]
+    vector: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,7 +253,8 @@ class StreamDigest:
         tokens = digest.token_set()
         record = digest.record(closed.index, closed.span, closed.boundary, tokens if self._keep else None)
         window = LiveWindow(closed.index, record, True, self._sampled, len(self._settled), self._facts)
-        content = ClosedContent(closed, tokens, tuple(_key_frame(look, span) for look, span in self._settled))
+        looks = tuple(_key_frame(look, span) for look, span in self._settled)
+        content = ClosedContent(closed, tokens, looks, _mean(self._settled))
         self._settled = []
         self._opened = None
         if closed.boundary == "shot":
@@ -282,6 +285,12 @@ class StreamDigest:
             tokens = None if vectors_only else look.tokens
             digest.add(look.image, look.embedding, tokens, span.start_seconds, span, max(1, look.weight))
         return digest
+
+
+def _mean(looks: Sequence[tuple[_Look, Span]]) -> npt.NDArray[np.float32]:
+    """Of the looks' embeddings, each as long as it stands."""
+    total = sum(look.embedding.astype(np.float64) * span.duration_seconds for look, span in looks)
+    return np.asarray(total / max(float(np.linalg.norm(total)), 1e-12), np.float32)
 
 
 def _key_frame(look: _Look, span: Span) -> KeyFrame:

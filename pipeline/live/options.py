@@ -49,19 +49,26 @@ class CaptionWindowOptions:
 
     While a scene goes on, the words before stand until others are likelier by ``margin``, in nats a text token (0: the
     likelier ones are taken), and a caption looks back at least ``back_seconds`` (0: at its window only). Both are for
-    captioners that read tokens.
+    captioners that read tokens. One that reads words as well, behind an address, may be told of ``earlier`` moments of
+    the stream: what was said last, and of what looked most like the window among the last ``remembered`` ones.
     """
 
     least_seconds: float = 0.5
     waiting: int = 4
     margin: float = 0.1
     back_seconds: float = 0.0
+    earlier: int = 0
+    remembered: int = 512
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.least_seconds) and self.least_seconds >= 0):
             raise OptionError(f"live.captions.least_seconds is {self.least_seconds}; allowed: 0 or more")
         if self.waiting < 1:
             raise OptionError(f"live.captions.waiting is {self.waiting}; allowed: 1 or more")
+        if self.earlier < 0:
+            raise OptionError(f"live.captions.earlier is {self.earlier}; allowed: 0 (none) or more")
+        if self.remembered < 1:
+            raise OptionError(f"live.captions.remembered is {self.remembered}; allowed: 1 or more")
         for name in ("margin", "back_seconds"):
             if not (math.isfinite(value := getattr(self, name)) and value >= 0):
                 raise OptionError(f"live.captions.{name} is {value}; allowed: 0 or more")

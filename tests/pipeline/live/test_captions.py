@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -16,7 +17,7 @@ from encoders.errors import EncoderError
 from encoders.streams import CaptionsStreams, StreamingOptions, StreamPush
 from pipeline.digest import TokenOptions
 from pipeline.errors import OptionError
-from pipeline.live.captions import LiveCaptioner
+from pipeline.live.captions import LiveCaptioner, WordsMissing
 from pipeline.live.digest import ClosedContent
 from pipeline.live.options import CaptionWindowOptions
 from pipeline.live.types import ClosedWindow, LiveCaption
@@ -85,13 +86,16 @@ class Knowing(Plain):
         return self.made
 
 
-def content(index: int, start: float, end: float, boundary: str = "limit", still: bool = False) -> ClosedContent:
+def content(
+    index: int, start: float, end: float, boundary: str = "limit", still: bool = False, angle: float = 0.0
+) -> ClosedContent:
     seconds = torch.tensor([start], dtype=torch.float64)
     tokens = TokenSet(
         torch.ones(1, 2), torch.ones(1), seconds, seconds + end - start, torch.zeros(1, dtype=torch.int64)
     )
     look = KeyFrame(np.zeros((4, 4, 3), np.uint8), start, start, end)
-    return ClosedContent(ClosedWindow(index, Span(start, end), boundary, still), tokens, (look,))
+    vector = np.array([np.cos(angle), np.sin(angle)], np.float32)
+    return ClosedContent(ClosedWindow(index, Span(start, end), boundary, still), tokens, (look,), vector)
 
 
 def captioner_of(captioner: Captioner, **options: float) -> LiveCaptioner:
@@ -173,14 +177,97 @@ def test_after_a_failure_a_stream_goes_on() -> None:
     words = captioner_of(knowing)
     words.caption([("a", content(0, 0, 10))])
     knowing.made.fails = True
-    with pytest.raises(EncoderError, match="no finite scores"):
-        words.caption([("a", content(1, 10, 20))])
+    with pytest.raises(WordsMissing, match="EncoderError: no finite scores") as caught:
+        words.caption([("a", content(1, 10, 20)), ("b", content(7, 10, 20)), ("a", content(2, 20, 30))])
+    assert (caught.value.made, caught.value.missing) == ((), (("a", 1), ("b", 7), ("a", 2)))
     knowing.made.fails = False
-    (found,) = words.caption([("a", content(2, 20, 30))])
-    assert told([found]) == [("a", 2, "from 20", False)]
+    (found,) = words.caption([("a", content(3, 30, 40))])
+    assert told([found]) == [("a", 3, "from 30", False)]
 
 
-@pytest.mark.parametrize("wrong", [{"margin": -0.1}, {"back_seconds": -1.0}, {"margin": float("nan")}])
+def test_what_was_answered_is_kept_when_one_is_not() -> None:
+    """The error names the window without words; all others have theirs, those of later turns too. It travels."""
+
+    class Partly(Plain):
+        def caption(self, token_sets, *, spans=None, key_frames=None):  # type: ignore[no-untyped-def]
+            made = super().caption(token_sets, spans=spans, key_frames=key_frames)
+            if not any(one.start_seconds == 5 for one in made):
+                return made
+            error = EncoderError("the second was refused")
+            error.captions = tuple(None if one.start_seconds == 5 else one for one in made)
+            raise error
+
+    words = captioner_of(Partly())
+    windows = [
+        ("a", content(0, 0, 10)), ("b", content(0, 5, 10)), ("a", content(1, 10, 20)), ("b", content(1, 10, 20)),
+        ("c", content(0, 0, 0.1)),
+    ]  # fmt: skip
+    with pytest.raises(WordsMissing, match="EncoderError: the second was refused") as caught:
+        words.caption(windows)
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert str(error) == str(caught.value)
+    assert [(one.stream, one.window) for one in error.made] == [("a", 0), ("a", 1), ("b", 1)]
+    assert error.missing == (("b", 0),), "c is too short for words: none are missing"
+
+
+def test_a_captioner_without_words_for_a_window_misses_nothing() -> None:
+    class Silent(Plain):
+        def caption(self, token_sets, *, spans=None, key_frames=None):  # type: ignore[no-untyped-def]
+            return [Caption("", *span, "m", None) for span in spans]
+
+    assert captioner_of(Silent()).caption([("a", content(0, 0, 10))]) == []
+
+
+# -- earlier moments ---------------------------------------------------------------------------------------------------
+
+
+def test_earlier_moments_are_what_was_said_last_and_of_what_looked_alike() -> None:
+    """Two scenes that take turns, each with its own vector; the last words, and of the others those of this scene."""
+    knowing = Knowing()
+    words = captioner_of(knowing, earlier=3)
+    for index in range(6):
+        words.caption([("a", content(index, 10 * index, 10 * index + 10, "shot", angle=1.5 * (index % 2)))])
+    words.caption([("b", content(0, 0, 10))])
+    given = [[one.start_seconds for one in push.earlier] for call in knowing.made.calls for push in call]
+    assert given == [[], [0], [0, 10], [0, 10, 20], [0, 20, 30], [10, 30, 40], []]
+    assert knowing.made.calls[1][0].earlier[0].text == "from 0"
+
+
+def test_words_that_hold_on_are_one_moment_up_to_their_end() -> None:
+    knowing = Knowing()
+    words = captioner_of(knowing, earlier=2)
+    words.caption([("a", content(0, 0, 10))])
+    words.caption([("a", content(1, 10, 30, still=True))])
+    words.caption([("a", content(2, 30, 40, angle=1.0))])
+    (moment,) = knowing.made.calls[-1][0].earlier
+    assert (moment.text, moment.start_seconds, moment.end_seconds) == ("from 0", 0, 30)
+
+
+def test_the_memory_of_moments_is_bounded() -> None:
+    knowing = Knowing()
+    words = captioner_of(knowing, earlier=9, remembered=4)
+    sizes = []
+    for index in range(200):
+        words.caption([("a", content(index, 10 * index, 10 * index + 10, "shot"))])
+        sizes.append(words.state_bytes)
+    assert len(knowing.made.calls[-1][0].earlier) == 4
+    assert max(sizes) <= 7 + 4 * (2 * 4 + len("from 1990"))
+    words.drop("a")
+    assert words.state_bytes == 7
+
+
+def test_without_being_asked_no_moments_are_kept() -> None:
+    knowing = Knowing()
+    words = captioner_of(knowing)
+    for index in range(3):
+        words.caption([("a", content(index, 10 * index, 10 * index + 10))])
+    assert [list(push.earlier) for call in knowing.made.calls for push in call] == [[], [], []]
+    assert words.state_bytes == 7
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"margin": -0.1}, {"earlier": -1}, {"remembered": 0}, {"back_seconds": -1.0}, {"margin": float("nan")}]
+)
 def test_options_say_what_is_allowed(wrong: dict[str, float]) -> None:
     with pytest.raises(OptionError, match=f"live.captions.{next(iter(wrong))}.*allowed"):
         captioner_of(Knowing(), **wrong)
