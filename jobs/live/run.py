@@ -10,77 +10,27 @@ import contextlib
 import logging
 import random
 import time
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from csat_fusion.errors import LongreelError
 from jobs.errors import WorkerLost
-from jobs.live.workers import LiveEncodeWorker, LiveModels, LiveTaken, StreamWorker, WindowKey
+from jobs.live.lanes import DRAIN_SECONDS, EncodeLane
+from jobs.live.running import RESTART_SECONDS, LiveReporter, RunningStream, StreamResult, unforeseen
+from jobs.live.workers import LiveEncodeWorker, LiveModels, StreamWorker
 from jobs.placement import Stage, check_nodes, check_placement
 from jobs.pool import LostWorker, answer
 from jobs.settings import RunSettings
 from jobs.workers import ray_class
-from pipeline.live.loop import StreamTask
-from pipeline.live.session import StreamSession
-from pipeline.live.types import LiveBlock, LiveCaption
+from pipeline.errors import DiskFull, LibraryBusy
+from pipeline.live.types import LiveBlock
 
 __all__ = ["LiveEngine", "LiveReporter", "RunningStream", "StreamResult", "together"]
 
 _log = logging.getLogger(__name__)
 _BLOCKS_AHEAD = 2  # that a stream may be ahead of its encoder, before its own queue fills and its policy decides
-_AT_ONCE = 64  # blocks that an encoder takes together
-_DRAIN_SECONDS = 30.0  # for the last windows and their words, once a stream is over
-_RESTART_SECONDS = (0.5, 30.0)  # first and longest pause before a crashed worker is asked again
+_BEAT_SECONDS = 1.0
 _STREAM_CPUS = 0.1  # that a stream reserves: decoding a camera takes a part of a core, and shares it
-
-
-class LiveReporter:
-    """Is told what happens; this one says nothing."""
-
-    def note(self, message: str) -> None: ...
-    def stream_started(self, session: StreamSession, uri: str) -> None: ...
-    def state_changed(self, session: StreamSession) -> None: ...
-    def captioned(self, session: StreamSession, caption: LiveCaption) -> None: ...
-    def beat(self, sessions: Sequence[StreamSession]) -> None: ...
-    def stream_ended(self, session: StreamSession, error: LongreelError | None) -> None: ...
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class StreamResult:
-    """How a stream ended; ``error`` where it failed."""
-
-    session: StreamSession
-    error: LongreelError | None
-
-
-@dataclass(eq=False)
-class RunningStream:
-    """A stream under way."""
-
-    task: StreamTask
-    session: StreamSession
-    encoder: int = 0
-    worker: Any = None
-    stopping: bool = False
-    captions_left: int = 0
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def id(self) -> str:
-        return self.session.video_id
-
-
-@dataclass(eq=False)
-class _Waiting:
-    """A block on its way through an encoder."""
-
-    stream: RunningStream
-    block: LiveBlock
-    ref: Any
-    done: asyncio.Future[None]
 
 
 class LiveEngine:
@@ -108,9 +58,7 @@ class LiveEngine:
         )
         check_placement(self.stages, resources)
         self._encoders: list[Any] = []
-        self._queues: list[asyncio.Queue[_Waiting]] = []
-        self._words: list[deque[tuple[RunningStream, WindowKey]]] = []
-        self._words_wait: list[asyncio.Event] = []
+        self._lanes: list[EncodeLane] = []
         self._loops: list[asyncio.Task[None]] = []
         self.broken: asyncio.Future[None] | None = None
         self.models: LiveModels
@@ -129,15 +77,12 @@ class LiveEngine:
             ]
             self.models, *_ = await asyncio.gather(*(answer(one.load.remote()) for one in self._encoders))
         except BaseException:
-            self._kill()
+            for worker in self._encoders:
+                _kill(worker)
             raise
-        for number in range(len(self._encoders)):
-            self._queues.append(asyncio.Queue())
-            self._words.append(deque())
-            self._words_wait.append(asyncio.Event())
-            self._loops.append(asyncio.create_task(self._encode(number)))
-            if self._captioner:
-                self._loops.append(asyncio.create_task(self._caption(number)))
+        words, most = bool(self._captioner), settings.live.captions.waiting
+        self._lanes = [EncodeLane(one, self._reporter, captions=words, most=most) for one in self._encoders]
+        self._loops = [loop for lane in self._lanes for loop in lane.loops()]
         for loop in self._loops:
             loop.add_done_callback(self._loop_ended)
         return self
@@ -146,14 +91,8 @@ class LiveEngine:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        self._kill()
-
-    def _kill(self) -> None:
-        import ray
-
         for worker in self._encoders:
-            with contextlib.suppress(Exception):  # the cluster may be gone already
-                ray.kill(worker, no_restart=True)
+            _kill(worker)
 
     def _loop_ended(self, loop: asyncio.Task[None]) -> None:
         error = None if loop.cancelled() else loop.exception()
@@ -163,184 +102,146 @@ class LiveEngine:
     # -- a stream ------------------------------------------------------------------------------------------------------
 
     async def run(self, stream: RunningStream) -> StreamResult:
-        """Watch one stream to its end: it ended, was stopped, or failed for good."""
-        import ray
-
-        stream.encoder = hash(stream.id) % len(self._encoders)
-        kind = ray_class(StreamWorker, max_concurrency=2, **self.stages[0].ray_options())
-        stream.worker = kind.remote()
+        """Watch one stream to its end: it ended, was stopped, or failed for good. However it ends, and also where this
+        is cancelled, its end is written down and its files are whole."""
+        stream.lane = min(self._lanes, key=lambda lane: lane.streams)
+        stream.lane.streams += 1
         error: LongreelError | None = None
         try:
-            await self._watch_on(stream)
-            await self._said(stream)
+            await self._watched(stream)
         except LongreelError as failed:
             error = failed
-        finally:
-            with contextlib.suppress(Exception):
-                ray.kill(stream.worker, no_restart=True)
-            self._encoders[stream.encoder].drop.remote(stream.id)
-        await asyncio.to_thread(stream.session.close, error)
+        except BrokenPipeError:  # nobody reads what we print: all streams end
+            await self._ended(stream, None, words=False)
+            raise
+        except asyncio.CancelledError:
+            await self._ended(stream, self._why_broken(), words=False)
+            raise
+        except Exception as defect:  # noqa: BLE001 - it costs this stream, not the others
+            error = unforeseen(stream.session.name, defect)
+        return await self._ended(stream, error)
+
+    def _why_broken(self) -> LongreelError | None:
+        broken = self.broken
+        error = broken.exception() if broken is not None and broken.done() and not broken.cancelled() else None
+        return error if isinstance(error, LongreelError) else None
+
+    async def _watched(self, stream: RunningStream) -> None:
+        """Until the stream ends, or has been asked to for so long that it will not."""
+        await _first_of(self._watch_on(stream), self._beats(stream), _overdue(stream))
+
+    async def _ended(self, stream: RunningStream, error: LongreelError | None, *, words: bool = True) -> StreamResult:
+        """Write down that the stream is over, with its last words."""
+        assert stream.lane is not None
+        stream.stopping.set()  # from now on nothing is waited for
+        _kill(stream.worker)
+        if words:
+            await stream.lane.finish(stream)
+        with contextlib.suppress(Exception):
+            stream.lane.forget(stream)
+        stream.lane.streams -= 1
+        try:
+            await asyncio.to_thread(stream.session.close, error)
+        except LongreelError as failed:
+            error = error or failed
+        except Exception as defect:  # noqa: BLE001 - it costs this stream, not the others
+            error = error or unforeseen(stream.session.name, defect)
         self._reporter.stream_ended(stream.session, error)
         return StreamResult(stream.session, error)
 
-    async def stop(self, stream: RunningStream) -> None:
+    def stop(self, stream: RunningStream) -> None:
         """Ask a stream to end; :meth:`run` returns once its last window is written down."""
-        stream.stopping = True
-        with contextlib.suppress(LostWorker):
-            await answer(stream.worker.stop.remote())
+        stream.stopping.set()
+        if stream.worker is not None:
+            stream.worker.stop.remote()
+
+    async def _beats(self, stream: RunningStream) -> None:
+        """Say that the stream lives, whatever it waits for, and hear whether somebody asks it to stop.
+
+        Raises:
+            LibraryError: the stream was removed, or another process watches it now.
+        """
+        while True:
+            try:
+                if await asyncio.to_thread(stream.session.beat, time.monotonic()) and not stream.stopping.is_set():
+                    self.stop(stream)
+            except (DiskFull, LibraryBusy) as error:
+                stream.session.note(f"{type(error).__name__}: {error}")
+            await asyncio.sleep(_BEAT_SECONDS)
 
     async def _watch_on(self, stream: RunningStream) -> None:
-        """Watch; where the worker's process dies, as often as it takes."""
-        pause, longest = _RESTART_SECONDS
+        """Watch; where the worker's process dies, as often as it takes. Each time it is another actor: of one that did
+        not answer it is not known whether it still watches."""
+        kind = ray_class(StreamWorker, max_concurrency=2, **self.stages[0].ray_options())
+        pause, longest = RESTART_SECONDS
         crashes = 0
         while True:
             began = time.monotonic()
+            stream.worker = kind.remote()
             try:
                 await self._watch(stream)
                 return
             except LostWorker as lost:
-                if stream.stopping:
+                _kill(stream.worker)
+                if stream.stopping.is_set():
                     return
                 if time.monotonic() - began > longest:
-                    pause, crashes = _RESTART_SECONDS[0], 0
+                    pause, crashes = RESTART_SECONDS[0], 0
                 crashes += 1
                 limit = self._settings.live.source.max_attempts
                 if limit and crashes >= limit:
                     raise WorkerLost(f"{stream.session.name}: its worker died {crashes} times ({lost})") from lost
                 _log.warning("%s: its worker died (%s); again in %.1f s", stream.session.name, lost, pause)
                 stream.session.crashed(f"its decoder's process died ({lost})")
-                self._reporter.state_changed(stream.session)
-                await asyncio.sleep(pause * random.uniform(0.8, 1.2))
-                if _asked_to_stop(stream):
-                    return
-                pause = min(2 * pause, longest)
-                stream.task = stream.session.resumed(stream.task)
+            self._reporter.state_changed(stream.session)
+            await stream.pause(pause * random.uniform(0.8, 1.2))
+            if stream.stopping.is_set():
+                return
+            pause = min(2 * pause, longest)
+            stream.task = await stream.kept(stream.session.resumed, stream.task)
 
     async def _watch(self, stream: RunningStream) -> None:
+        assert stream.lane is not None
         blocks = stream.worker.watch.options(
             num_returns="streaming", _generator_backpressure_num_objects=_BLOCKS_AHEAD
         ).remote(stream.task)
-        loop = asyncio.get_running_loop()
         async for ref in blocks:
             block: LiveBlock = await answer(ref)
-            if await asyncio.to_thread(stream.session.take, block):
+            if await stream.kept(stream.session.take, block):
                 self._reporter.state_changed(stream.session)
-            waiting = _Waiting(stream, block, ref, loop.create_future())
-            self._queues[stream.encoder].put_nowait(waiting)
-            del ref, block
-            await waiting.done
-            if await asyncio.to_thread(stream.session.beat, time.monotonic()) and not stream.stopping:
-                await self.stop(stream)
-
-    async def _said(self, stream: RunningStream) -> None:
-        """Wait for the words of the last windows."""
-        if stream.captions_left:
-            stream.idle.clear()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(stream.idle.wait(), _DRAIN_SECONDS)
-
-    # -- encoding and captioning ---------------------------------------------------------------------------------------
-
-    async def _encode(self, number: int) -> None:
-        """Everything that waits goes through together: the more there is, the better it is done."""
-        queue = self._queues[number]
-        while True:
-            batch = [await queue.get()]
-            again: list[_Waiting] = []  # a stream's blocks go one after the other
-            seen = {batch[0].stream.id}
-            while len(batch) < _AT_ONCE and not queue.empty():
-                item = queue.get_nowait()
-                (again if item.stream.id in seen else batch).append(item)
-                seen.add(item.stream.id)
-            for item in again:
-                queue.put_nowait(item)
-            try:
-                taken: list[LiveTaken] = await answer(
-                    self._encoders[number].take.remote([one.stream.id for one in batch], *(one.ref for one in batch))
-                )
-            except LostWorker as lost:
-                # It comes back empty: windows that were open are lost beyond what was searchable already.
-                _log.warning("an encode worker died (%s); the open windows of %d streams are lost", lost, len(seen))
-                self._reporter.note(f"an encode worker died and is started again ({lost})")
-                await self._reloaded(number)
-                taken = [LiveTaken((), ())] * len(batch)
-            except LongreelError as error:
-                for one in batch:
-                    if not one.done.done():
-                        one.done.set_exception(error)
-                continue
-            for one, result in zip(batch, taken, strict=True):
-                await self._committed(number, one, result)
-
-    async def _committed(self, number: int, one: _Waiting, result: LiveTaken) -> None:
-        try:
-            await asyncio.to_thread(one.stream.session.commit, result.windows)
-        except LongreelError as error:
-            one.done.set_exception(error)
-            return
-        if self._captioner:
-            for closed in result.closed:
-                one.stream.captions_left += 1
-                self._words[number].append((one.stream, (one.stream.id, closed.index)))
-            self._words_wait[number].set()
-        one.done.set_result(None)
-
-    async def _reloaded(self, number: int) -> None:
-        pause, longest = _RESTART_SECONDS
-        while True:
-            try:
-                await answer(self._encoders[number].load.remote())
-                return
-            except LostWorker:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, longest)
-
-    async def _caption(self, number: int) -> None:
-        waiting = self._words[number]
-        most = self._settings.live.captions.waiting
-        while True:
-            await self._words_wait[number].wait()
-            self._words_wait[number].clear()
-            while waiting:
-                chosen = list(waiting)
-                waiting.clear()
-                skipped = _too_many(chosen, most)
-                kept = [one for one in chosen if one not in skipped]
-                for stream, _ in skipped:
-                    stream.session.skip(1)
-                captions: list[LiveCaption] = []
-                try:
-                    captions = await answer(
-                        self._encoders[number].caption.remote([key for _, key in kept], [key for _, key in skipped])
-                    )
-                except LostWorker:
-                    _log.warning("%d windows lost their words with their encode worker", len(kept))
-                except LongreelError as error:
-                    # A captioner that is out of reach costs words, not the streams.
-                    for stream, _ in kept:
-                        stream.session.skip(1, f"{type(error).__name__}: {error}")
-                    self._reporter.note(f"{len(kept)} windows got no words: {type(error).__name__}: {error}")
-                by_id = {stream.id: stream for stream, _ in kept}
-                for caption in captions:
-                    stream = by_id[caption.stream]
-                    shown = await asyncio.to_thread(stream.session.caption, caption)
-                    self._reporter.captioned(stream.session, shown)
-                for stream, _ in chosen:
-                    stream.captions_left -= 1
-                    if not stream.captions_left:
-                        stream.idle.set()
+            await stream.lane.take(stream, block, ref)
+            del ref, block  # nothing is held while the next one is waited for
 
 
-def _asked_to_stop(stream: RunningStream) -> bool:
-    return stream.stopping  # it may have changed while somebody waited
+def _kill(worker: Any) -> None:
+    import ray
+
+    with contextlib.suppress(Exception):  # the cluster may be gone already
+        ray.kill(worker, no_restart=True)
 
 
-def _too_many(waiting: list[tuple[RunningStream, WindowKey]], most: int) -> list[tuple[RunningStream, WindowKey]]:
-    """The oldest windows of each stream beyond the newest ``most``."""
-    by_stream: dict[str, list[tuple[RunningStream, WindowKey]]] = {}
-    for one in waiting:
-        by_stream.setdefault(one[0].id, []).append(one)
-    return [one for own in by_stream.values() for one in own[: max(0, len(own) - most)]]
+async def _overdue(stream: RunningStream) -> None:
+    """Ends where a stream that was asked to stop does not: its worker hangs, or never began."""
+    await stream.stopping.wait()
+    await asyncio.sleep(DRAIN_SECONDS)
+    stream.session.note(f"it did not stop within {DRAIN_SECONDS:.0f} s")
+
+
+async def _first_of(*work: Coroutine[Any, Any, None]) -> None:
+    """Until one of these ends, which ends the others.
+
+    Raises:
+        Exception: that of the one that failed.
+    """
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def together(
@@ -358,22 +259,25 @@ async def together(
     async def watch_clock() -> None:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), duration_seconds)
-        await asyncio.gather(*(engine.stop(stream) for stream in streams if stream.worker is not None))
+        for stream in streams:
+            engine.stop(stream)
 
     async def beats() -> None:
         while True:
             await asyncio.sleep(1.0)
             reporter.beat([stream.session for stream in streams])
 
-    beside = [asyncio.create_task(watch_clock()), asyncio.create_task(beats())]
+    clock, told = asyncio.create_task(watch_clock()), asyncio.create_task(beats())
+    beside = [clock, told]
+    everything = asyncio.gather(*running)
     try:
-        everything = asyncio.gather(*running)
-        either: list[asyncio.Future[Any]] = [everything, broken]
-        done, _ = await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if broken in done:
-            broken.result()  # raises
+        either: list[asyncio.Future[Any]] = [everything, broken, told]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        for one in (broken, told):
+            if one.done():
+                one.result()  # raises
         return list(await everything)
     finally:
         for task in [*beside, *running]:
             task.cancel()
-        await asyncio.gather(*beside, *running, return_exceptions=True)
+        await asyncio.gather(*beside, *running, everything, return_exceptions=True)

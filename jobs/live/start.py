@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from csat_fusion.errors import LongreelError
 from encoders.captioning import split_captioner
 from jobs.errors import Interrupted, UsageError
 from jobs.live.run import LiveEngine, LiveReporter, RunningStream, StreamResult, together
@@ -67,7 +68,7 @@ class StreamRequest:
         """Refuse what cannot work before anything is started.
 
         Raises:
-            UsageError: nothing to do, the same stream twice, outputs that would be one file.
+            UsageError: nothing to do, the same stream twice, two streams that would write to one place.
             UnknownModel: no such captioner.
             UnknownScheme: an address of a kind that is not known.
         """
@@ -86,6 +87,18 @@ class StreamRequest:
             for output in self.outputs:
                 if "{name}" not in output:
                     raise UsageError(f"--out {output}: with several streams it must hold {{name}}, as in {{name}}.vtt")
+        paths = [os.path.abspath(path) for spec in self.streams for path in self.outputs_of(spec)]
+        paths += [str(self.record_folder(spec)) for spec in self.streams if self.record is not None]
+        if twice := next((path for path in paths if paths.count(path) > 1), None):
+            raise UsageError(f"{twice}: two streams, or two --out, would write there; give them other names")
+
+    def outputs_of(self, spec: StreamSpec) -> list[str]:
+        """Where the captions of one stream go."""
+        return [output.replace("{name}", _file_name(spec.shown_name)) for output in self.outputs]
+
+    def record_folder(self, spec: StreamSpec) -> Path | None:
+        """Where the compressed video of one stream goes."""
+        return None if self.record is None else self.record / _file_name(spec.shown_name)
 
 
 def run_streams(request: StreamRequest, reporter: LiveReporter) -> list[StreamResult]:
@@ -100,7 +113,11 @@ def run_streams(request: StreamRequest, reporter: LiveReporter) -> list[StreamRe
 
     request.check()
     with ExitStack() as stack:
-        # First everything that may be wrong with what was asked, then what is dear to start.
+        # First everything that may be wrong with what was asked, then what is dear to start. No file is touched that
+        # another process writes to.
+        if Store.exists(request.store):
+            with Catalog(Store.open(request.store).catalog_path) as there:
+                _refuse_watched(there, request)
         files = [stack.enter_context(_files(request, spec)) for spec in request.streams]
         store = open_or_create_store(request.store, request.settings.model)
         if request.index:
@@ -118,7 +135,10 @@ def run_streams(request: StreamRequest, reporter: LiveReporter) -> list[StreamRe
         reporter.note("joining Ray" if request.address else "starting Ray on this machine")
         stack.callback(stop_ray)
         resources = start_ray(request.address, request.settings.workers)
-        return asyncio.run(_run(request, store, catalog, files, resources, reporter))
+        try:
+            return asyncio.run(_run(request, store, catalog, files, resources, reporter))
+        except asyncio.CancelledError:
+            raise Interrupted("stopped at once; the last words of the streams were not waited for") from None
 
 
 def _refuse_watched(catalog: Catalog, request: StreamRequest) -> None:
@@ -191,7 +211,7 @@ async def _run(
                     store.bind(info)
             catalog.dimension = info.dimension
             recipe = recipe_of(settings.live, settings.ingest, info.fingerprint)
-            running = []
+            running: list[RunningStream] = []
             for spec, own in zip(request.streams, files, strict=True):
                 task = StreamTask.of(
                     spec.url if spec.url != "-" else _STDIN.format(os.getpid()),
@@ -199,30 +219,31 @@ async def _run(
                     settings.live,
                     settings.ingest,
                     side_of(info, engine.models.captioner),
-                    record_folder=str(_recordings(request, spec) or ""),
+                    record_folder=str(request.record_folder(spec) or ""),
                 )
                 task = replace(task, uri=stream_uri(spec.url, spec.shown_name))
-                session, task = open_session(
-                    catalog,
-                    task,
-                    settings.live,
-                    info.fingerprint,
-                    recipe,
-                    tags=request.tags,
-                    files=own,
-                    recordings=_recordings(request, spec),
-                    index=request.index,
-                )
+                try:
+                    session, task = open_session(
+                        catalog,
+                        task,
+                        settings.live,
+                        info.fingerprint,
+                        recipe,
+                        tags=request.tags,
+                        files=own,
+                        recordings=request.record_folder(spec),
+                        index=request.index,
+                    )
+                except LongreelError:
+                    for one in running:  # nobody would say that these are not watched
+                        one.session.close()
+                    raise
                 running.append(RunningStream(task, session))
                 reporter.stream_started(session, task.uri)
             results = await together(engine, running, reporter, stop, request.duration_seconds)
         if stopped():
             raise Interrupted("stopped; everything that was captured is kept")
         return results
-
-
-def _recordings(request: StreamRequest, spec: StreamSpec) -> Path | None:
-    return None if request.record is None else request.record / _file_name(spec.shown_name)
 
 
 def _file_name(name: str) -> str:
@@ -240,11 +261,7 @@ def _files(request: StreamRequest, spec: StreamSpec) -> Iterator[list[CaptionWri
         OutputError: a file that cannot be written, of a kind that is not known, or that is not Longreel's.
     """
     with ExitStack() as stack:
-        opened = []
-        for output in request.outputs:
-            path = output.replace("{name}", _file_name(spec.shown_name))
-            opened.append(stack.enter_context(open_writer(path, live=True, go_on=True)))
-        yield opened
+        yield [stack.enter_context(open_writer(path, live=True, go_on=True)) for path in request.outputs_of(spec)]
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.live.digest import ClosedContent, LiveDigest
     from pipeline.sources.live import LiveStream
 
-__all__ = ["LiveEncodeWorker", "LiveModels", "LiveTaken", "StreamWorker", "WindowKey"]
+__all__ = ["LiveEncodeWorker", "LiveModels", "LiveTaken", "LiveWords", "StreamWorker", "WindowKey"]
 
 WindowKey = tuple[str, int]
 """A stream's id and the number of its window."""
@@ -69,10 +69,20 @@ class LiveModels:
 
 @dataclass(frozen=True)
 class LiveTaken:
-    """What became of one block: windows to commit, and those that wait for words."""
+    """What became of one block: windows to commit, and those that wait for words. ``failed``: why its looks could not
+    be encoded."""
 
     windows: tuple[LiveWindow, ...]
     closed: tuple[ClosedWindow, ...]
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class LiveWords:
+    """Captions of windows; ``unknown``: this worker was restarted since it was given these."""
+
+    captions: tuple[LiveCaption, ...]
+    unknown: tuple[WindowKey, ...]
 
 
 class LiveEncodeWorker:
@@ -141,7 +151,7 @@ class LiveEncodeWorker:
         """The next blocks of these streams; a stream's own come in order.
 
         Raises:
-            EncodingFailed, EncoderError.
+            EncoderError: the model cannot go on.
         """
         self.load()
         assert self._digest is not None
@@ -151,20 +161,21 @@ class LiveEncodeWorker:
             if self._words is not None:
                 for content in one.closed:
                     self._contents[stream, content.closed.index] = content
-            found.append(LiveTaken(one.windows, tuple(content.closed for content in one.closed)))
+            found.append(LiveTaken(one.windows, tuple(content.closed for content in one.closed), one.failed))
         return found
 
-    def caption(self, windows: Sequence[WindowKey], skipped: Sequence[WindowKey] = ()) -> list[LiveCaption]:
-        """Words for these windows; those ``skipped`` get none. Windows that this worker does not know are left out: it
-        was restarted.
+    def caption(self, windows: Sequence[WindowKey], skipped: Sequence[WindowKey] = ()) -> LiveWords:
+        """Words for these windows; those ``skipped`` get none.
 
         Raises:
             EncoderError: the captioner cannot caption.
         """
         for key in skipped:
             self._contents.pop(key, None)
-        known = [(key[0], self._contents.pop(key)) for key in windows if key in self._contents]
-        return self._words.caption(known) if self._words is not None and known else []
+        found = [(key, self._contents.pop(key, None)) for key in windows]
+        known = [(key[0], content) for key, content in found if content is not None]
+        captions = self._words.caption(known) if self._words is not None and known else []
+        return LiveWords(tuple(captions), tuple(key for key, content in found if content is None))
 
     def drop(self, stream: str) -> None:
         """Forget a stream that is over."""
@@ -172,8 +183,9 @@ class LiveEncodeWorker:
             self._digest.drop(stream)
         if self._words is not None:
             self._words.drop(stream)
-        for key in [key for key in self._contents if key[0] == stream]:
-            del self._contents[key]
+        for key in list(self._contents):  # blocks may be taken meanwhile
+            if key[0] == stream:
+                self._contents.pop(key, None)
 
     def state_bytes(self) -> dict[str, Any]:
         """Bytes held between two blocks, for those who measure."""

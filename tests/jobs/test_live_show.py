@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobs.live.run import _too_many
+from jobs.live.lanes import too_many
 from jobs.live.show import JsonLive, LineLive, ScreenLive, stream_table
 from pipeline.catalog import Catalog
 from pipeline.errors import StreamRefused
@@ -89,5 +89,5 @@ def test_the_table_has_what_was_dropped() -> None:
 def test_the_newest_windows_of_each_stream_get_words() -> None:
     one, two = SimpleNamespace(id="one"), SimpleNamespace(id="two")
     waiting: list[Any] = [(one, ("one", number)) for number in range(5)] + [(two, ("two", 0))]
-    assert [key for _, key in _too_many(waiting, 2)] == [("one", 0), ("one", 1), ("one", 2)]
-    assert _too_many(waiting, 5) == []
+    assert [key for _, key in too_many(waiting, 2)] == [("one", 0), ("one", 1), ("one", 2)]
+    assert too_many(waiting, 5) == []

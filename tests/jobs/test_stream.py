@@ -17,6 +17,8 @@ import pytest
 import srt
 import webvtt
 
+from pipeline.catalog import Catalog
+from pipeline.store import Store
 from tests.jobs.running import SLOW_TO_NOTICE, longreel, tiny_model
 from tests.jobs.streaming import SCENE_SECONDS, Watching, scene_picture, scenes_film, until
 from tests.sources.live import servers
@@ -254,6 +256,8 @@ def test_standard_input(tmp_path: Path, film: Path, model: str) -> None:
         (["a.mp4", "--no-index"], "UsageError", "--captions"),
         (["a.mp4", "--out", "x.vtt"], "UsageError", "--captions"),
         (["a.mp4", "b.mp4", "--captions", "tiny", "--out", "x.vtt"], "UsageError", "{name}"),
+        (["a.mp4", "b.mp4", "--name", "x/y", "--name", "x:y", "--record", "kept"], "UsageError", "x_y"),
+        (["a.mp4", "--captions", "tiny", "--out", "x.vtt", "--out", "./x.vtt"], "UsageError", "x.vtt"),
         (["a.mp4", "--captions", "tiny", "--out", "/proc/x.vtt"], "OutputError", "/proc/x.vtt"),
         (["a.mp4", "--captions", "tiny", "--out", "x.doc"], "OptionError", ".vtt"),
     ],
@@ -268,6 +272,27 @@ def test_what_cannot_work_is_told_before_anything_starts(
     (told,) = events
     assert told["error"]["type"] == kind
     assert said in told["error"]["message"]
+
+
+def test_files_of_a_stream_that_another_process_watches_are_left_alone(
+    tmp_path: Path, model: str, started: list[Watching]
+) -> None:
+    """The command given twice: the second one is refused, and what the first one writes to stays as it is."""
+    store = tmp_path / "store"
+    playlist, segment = tmp_path / "gate.m3u8", tmp_path / "gate-00001.vtt"
+    with Catalog(Store.create(store, model).catalog_path) as catalog:
+        catalog.open_stream("udp://127.0.0.1:9", "gate", (), "live", "r", {})
+        for file in (playlist, segment):
+            file.write_text("captions")
+        watching = Watching(
+            "udp://127.0.0.1:9", "--name", "gate", "--captions", "tiny", "--model", model, "--out", str(playlist),
+            store=store,
+        )  # fmt: skip
+        started.append(watching)
+        ran, (told,) = watching.finish()
+    assert ran.code == 2
+    assert told["error"]["type"] == "StreamBusy"
+    assert [file.read_text() for file in (playlist, segment)] == ["captions"] * 2
 
 
 def test_a_stream_that_fails_says_why(tmp_path: Path, model: str, started: list[Watching]) -> None:
