@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import LongreelError, OptionError
 from pipeline.gate import GateOptions
 from pipeline.ingest import IngestOptions
-from pipeline.live.captions import LiveCaptioner
+from pipeline.live.captions import LiveCaptioner, WordsMissing
 from pipeline.live.digest import LiveDigest
 from pipeline.live.options import LiveSettings, WindowOptions
 from pipeline.live.session import StreamSession
@@ -260,8 +260,15 @@ def stream_captions(
                 if taken.failed:
                     session.note(taken.failed)
                 on_block(block, session)
-                for caption in words.caption([(session.video_id, content) for content in taken.closed]):
+                lost: WordsMissing | None = None
+                try:
+                    said = words.caption([(session.video_id, content) for content in taken.closed])
+                except WordsMissing as missing:
+                    said, lost = list(missing.made), missing
+                for caption in said:
                     yield session.caption(caption)
+                if lost is not None:
+                    raise lost
                 over = deadline is not None and time.monotonic() >= deadline
                 if session.beat(time.monotonic()) or over:
                     streams[0].stop()

@@ -14,8 +14,10 @@ import torch
 
 from csat_fusion.tokens import TokenSet
 from encoders.captioning import Caption, CaptionerInfo
+from encoders.errors import EncoderError
 from pipeline import Library
 from pipeline.errors import OptionError, SourceError
+from pipeline.live.captions import WordsMissing
 from pipeline.live.loop import side_of, stream_captions, stream_uri
 from pipeline.live.options import LiveSettings, WindowOptions
 from tests.jobs.streaming import SCENE_SECONDS, scenes_film
@@ -119,6 +121,25 @@ def test_a_stream_that_fails_is_written_down(tmp_path: Path) -> None:
         assert record.error_type is not None
         with pytest.raises(OptionError, match="more than 0"):
             list(stream_captions(library, "x.mp4", captioner=Counting(), duration_seconds=0))
+
+
+def test_a_captioner_that_fails_ends_it_and_keeps_what_was_said(tmp_path: Path, film: Path) -> None:
+    class Failing(Counting):
+        def caption(self, *given: Any, **more: Any) -> list[Caption]:
+            if len(self.asked) == 2:
+                raise EncoderError("no more")
+            return super().caption(*given, **more)
+
+    said = []
+    with Library.open(tmp_path / "library", encoder=ToneEncoder()) as library:
+        with pytest.raises(WordsMissing, match="EncoderError: no more"):
+            for caption in stream_captions(library, str(film), captioner=Failing(), name="film"):
+                said.append(caption.text)
+        kept = library.catalog.captions_of(library.video("film").id)
+        assert len(said) == 2
+        assert [one.text for one in kept] == said
+        (record,) = library.catalog.streams()
+        assert record.error_type == "WordsMissing"
 
 
 def test_short_windows_are_many(tmp_path: Path, film: Path) -> None:
