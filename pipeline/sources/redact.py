@@ -17,10 +17,10 @@ remote_schemes = ("http", "https", "s3")
 # fmt: off
 _SECRET_NAMES = frozenset(
     (
-        "access_token", "accesskeyid", "apikey", "api_key", "auth", "authorization", "awsaccesskeyid",
-        "credential", "credentials", "googleaccessid", "hdnea", "hdnts", "hmac", "id_token", "jwt",
-        "key-pair-id", "key_pair_id", "pass", "passphrase", "passwd", "password", "pwd", "secret", "sessionid",
-        "sig", "sign", "signature", "token",
+        "access_token", "accesskeyid", "apikey", "api_key", "auth", "auth_key", "authkey", "authorization",
+        "awsaccesskeyid", "credential", "credentials", "googleaccessid", "hdnea", "hdntl", "hdnts", "hmac", "id_token",
+        "jwt", "key-pair-id", "key_pair_id", "loginpas", "pass", "passphrase", "passwd", "password", "pw", "pwd",
+        "secret", "sessionid", "sig", "sign", "signature", "stream_key", "streamkey", "token", "wmsauthsign",
     )
 )
 # These belong to a signature where there is one (Azure, CloudFront, S3). Elsewhere they may say which video is meant,
@@ -33,8 +33,16 @@ _SIGNED_NAMES = frozenset(
 )
 _SIGNATURES = frozenset(("hmac", "sig", "sign"))
 # fmt: on
+# Of a stream they grant access: which one is meant stands in its path.
+_STREAM_SECRETS = frozenset(("code", "key", "session"))
 _SECRET_PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-cos-", "x-ms-")
 _SECRET_PARTS = ("token", "secret", "passw", "signature", "credential", "apikey")
+# Cheap cameras want the password in the path: /user=admin&password=x&channel=1, or with _ between them.
+_SECRET_IN_PATH = re.compile(
+    r"\b((?:[a-z]+_)??(?:password|passwd|pwd|token|hdnts|hdntl))=((?:(?!_[a-z]+=)[^&/;?])+)", re.IGNORECASE
+)
+# What of an SRT stream id says which stream is meant: its resource, host, mode and type.
+_STREAMID_PUBLIC = frozenset("rhmt")
 _URL_IN_TEXT = re.compile(r"\b(?:https?|s3|ftp|rtspu?s?|rtmp[est]*|srt|udp|rtp|tcp|tls)://[^\s'\"<>]+", re.IGNORECASE)
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
@@ -47,8 +55,12 @@ def is_remote(uri: str) -> bool:
     return uri.partition("://")[0].lower() in remote_schemes and "://" in uri
 
 
-def _query_parts(query: str) -> Iterator[tuple[str, bool]]:
-    """Each ``name=value`` of a query, and whether it is secret."""
+def _query_parts(query: str, *, stream: bool = False) -> Iterator[tuple[str, bool]]:
+    """Each ``name=value`` of a query, and whether it is secret.
+
+    Args:
+        stream: the address is of a live stream.
+    """
     pairs = [pair for pair in query.split("&") if pair]
     names = [unquote(pair.partition("=")[0]).lower() for pair in pairs]
     signed = any(name in _SIGNATURES or "signature" in name for name in names)
@@ -58,19 +70,29 @@ def _query_parts(query: str) -> Iterator[tuple[str, bool]]:
             name in _SECRET_NAMES
             or name.startswith(_SECRET_PREFIXES)
             or any(part in name for part in _SECRET_PARTS)
-            or (signed and name in _SIGNED_NAMES),
+            or (signed and name in _SIGNED_NAMES)
+            or (stream and name in _STREAM_SECRETS),
         )
 
 
-def redact(uri: str) -> str:
+def _split(uri: str) -> SplitResult:
+    """An SRT stream id, as its documentation writes it (#!::r=name), is no fragment."""
+    return urlsplit(uri.replace("#", "%23") if uri[:6].lower() == "srt://" else uri)
+
+
+def redact(uri: str, *, stream: bool = False) -> str:
     """``uri`` without user and password, without signed or secret query parameters and without its fragment.
 
     Other parameters stay, so two addresses that name different things stay different. A local path comes back as it is.
+
+    Args:
+        stream: the address is of a live stream, of whose parameters more are secret. Those that are no files' (RTSP and
+            the like) are known by their scheme.
     """
     if "://" not in uri:
         return uri
     try:
-        parts = urlsplit(uri)
+        parts = _split(uri)
     except ValueError:  # brackets where none may be: no telling what is secret in it
         return uri.partition("://")[0] + "://***"
     if _hides_login(parts):
@@ -79,8 +101,25 @@ def redact(uri: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     if parts.scheme.lower() == "s3":  # '?' and '#' are allowed in keys; s3fs takes them literally
         return uri if "@" not in parts.netloc else uri.replace(parts.netloc, host, 1)
-    kept = [pair for pair, secret in _query_parts(parts.query) if not secret]
-    return urlunsplit((parts.scheme, host, parts.path, "&".join(kept), ""))
+    stream = stream or parts.scheme.lower() not in remote_schemes
+    kept = [_public(pair) for pair, secret in _query_parts(parts.query, stream=stream) if not secret]
+    path, query = (_SECRET_IN_PATH.sub(r"\1=", text) for text in (parts.path, "&".join(kept)))
+    return urlunsplit((parts.scheme, host, path, query, ""))
+
+
+def _public(pair: str) -> str:
+    """A ``name=value`` without what of its value is secret: users and passwords in the stream ids of SRT."""
+    name, _, value = pair.partition("=")
+    if name.lower() != "streamid":
+        return pair
+    words = unquote(value)
+    if words.startswith("#!::"):
+        known = [word for word in words[4:].split(",") if word.partition("=")[0] in _STREAMID_PUBLIC]
+        return f"{name}={quote('#!::', safe='!:')}{quote(','.join(known), safe=',=/:')}"
+    parts = words.split(":")
+    if parts[0] in ("publish", "read", "request") and len(parts) > 2:  # MediaMTX's read:path:user:password
+        return f"{name}={quote(':'.join(parts[:2]), safe='/:')}"
+    return pair
 
 
 def _hides_login(parts: SplitResult) -> bool:
@@ -120,7 +159,7 @@ def _secrets(uri: str) -> list[str]:
     if "://" not in uri:
         return []
     try:
-        parts = urlsplit(uri)
+        parts = _split(uri)
     except ValueError:
         return [uri.partition("://")[2]]
     user = parts.netloc.rpartition("@")[0]
@@ -128,9 +167,11 @@ def _secrets(uri: str) -> list[str]:
     found += [unquote(piece) for piece in found]
     if _hides_login(parts):
         found.append(uri.partition("://")[2])
-    for pair, secret in _query_parts(parts.query):
+    found += [match.group(2) for match in _SECRET_IN_PATH.finditer(parts.path) if len(match.group(2)) >= 6]
+    stream = parts.scheme.lower() not in remote_schemes
+    for pair, secret in _query_parts(parts.query, stream=stream):
         value = pair.partition("=")[2]
-        if len(value) >= 6 and secret:
+        if len(value) >= 6 and (secret or _public(pair) != pair):
             found += [value, unquote(value), quote(unquote(value), safe="")]
     return sorted(set(found), key=len, reverse=True)
 

@@ -75,6 +75,23 @@ def test_remote_addresses() -> None:
         ("rtsp://cam:pa#ss@host/a?token=b", "rtsp://***@host/a"),
         ("rtsp://cam:12?ss@host/a", "rtsp://***@host/a"),
         ("rtsp://host/channel@1", "rtsp://host/channel@1"),
+        # Which stream is meant stands in the path: a key opens it.
+        ("rtsp://host/live?key=pa55word&id=1", "rtsp://host/live?id=1"),
+        ("rtmp://host/app/live?streamkey=pa55word", "rtmp://host/app/live"),
+        ("rtsp://host/live?pw=pa55word", "rtsp://host/live"),
+        # Cheap cameras have the password in the path.
+        (
+            "rtsp://host:554/user=admin&password=pa55word&channel=1&stream=0.sdp?real_stream",
+            "rtsp://host:554/user=admin&password=&channel=1&stream=0.sdp?real_stream",
+        ),
+        ("rtsp://host/user=admin_password=pa_55word_channel=1", "rtsp://host/user=admin_password=_channel=1"),
+        # Stream ids of SRT: of MediaMTX, and as the documentation of SRT has them.
+        ("srt://host:9000?streamid=read:cam:user:pa55word", "srt://host:9000?streamid=read:cam"),
+        ("srt://host:9000?streamid=read:cam", "srt://host:9000?streamid=read:cam"),
+        (
+            "srt://host:9000?streamid=#!::r=live/cam,m=request,u=user,s=pa55word&latency=200",
+            "srt://host:9000?streamid=%23!::r=live/cam,m=request&latency=200",
+        ),
     ],
 )
 def test_addresses_of_streams(uri: str, shown: str) -> None:
