@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import NotAStream, SourceError, StillImage, StreamCodec, StreamEnded, StreamTimeout
-from pipeline.media import Damage, MediaInfo
+from pipeline.errors import SourceError, StreamCodec, StreamEnded, StreamTimeout
+from pipeline.media import Damage
+from pipeline.sources.live.contents import check_format, chosen_stream, described, leave_out_the_rest
 from pipeline.sources.live.failures import opening_error
+from pipeline.sources.live.holding import HeldPackets
 from pipeline.sources.live.interrupt import Interrupt
-from pipeline.sources.live.kinds import KINDS, Kind, kind_of, shown
+from pipeline.sources.live.kinds import KINDS, Kind, kind_of, patience_seconds, shown
 from pipeline.sources.live.options import LiveOptions
 from pipeline.sources.live.packets import PacketReader
+from pipeline.sources.live.repeats import Repeats
 from pipeline.sources.live.unwrapping import Unwrapper
 from pipeline.sources.pending import PendingFrame, Renderer
-from pipeline.sources.probe import NOT_VIDEO_DEMUXERS, STILL_DEMUXERS, choose_stream, real_video_streams
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.frame import VideoFrame
-    from av.video.stream import VideoStream
 
     from pipeline.sources.live.feeds import Feed
 
@@ -43,19 +44,23 @@ class LiveConnection:
         backlog_seconds: by so much the first picture was older than the newest one when it was given.
     """
 
-    def __init__(self, url: str, options: LiveOptions, short_side: int | None, interrupt: Interrupt) -> None:
+    def __init__(
+        self, url: str, options: LiveOptions, short_side: int | None, interrupt: Interrupt, repeats: Repeats
+    ) -> None:
         self.url = url
         self.kind: Kind = KINDS[kind_of(url)]
         self.damage = Damage()
         self._options, self._short_side, self._interrupt = options, short_side, interrupt
-        self._read_seconds = 2 * options.stall_seconds
-        self._recorder: Callable[[Packet[Any]], None] | None = None
-        self._unrecorded: list[Packet[Any]] | None = []
+        self._read_seconds = patience_seconds(url, options)
+        self._repeats = repeats
+        self._held, self._recorded = HeldPackets(), False
         self._container: InputContainer | None = None
         self._feed: Feed | None = None
         self._packets: PacketReader | None = None
         self._last_pts, self._last_length = 0, 40_000
-        self._shape: tuple[int, int, int] | None = None
+        self._shape: tuple[object, ...] | None = None
+        self._aspect: Fraction | None = None  # of the first picture's samples, as its codec has it
+        self._walk: Generator[VideoFrame, None, None] | None = None
         self._marred: list[VideoFrame] = []  # pictures of damaged packets
         self._deadline: float | None = None
         try:
@@ -88,14 +93,18 @@ class LiveConnection:
             failed = opening_error(error, self.url, options.open_seconds, time.monotonic() - began)
         except SourceError as error:
             failed = error
+        took = time.monotonic() - began
+        if failed is None and opening.feed is None and took >= options.open_seconds:
+            # FFmpeg was interrupted while it looked what there is: it says nothing of that, and gives little more.
+            failed = StreamTimeout(f"{shown(self.url)}: no answer within {options.open_seconds:g} s")
         if failed is not None:
             # Raised out here, so that it does not carry FFmpeg's error, whose words hold the password.
             raise self._feed.error if self._feed is not None and self._feed.error is not None else failed
         assert self._container is not None
-        self._check_format(self._container)
-        self._stream = self._chosen(self._container)
+        check_format(self._container, self.url)
+        self._stream = chosen_stream(self._container, self.url)
         self._sound = self._container.streams.best("audio", related=self._stream)
-        self._leave_out_the_rest(self._container)
+        leave_out_the_rest(self._container, (self._stream, self._sound))
         context: Any = self._stream.codec_context
         context.thread_type = "SLICE"
         context.thread_count = options.threads
@@ -105,6 +114,7 @@ class LiveConnection:
         self._packets = PacketReader(
             self._container, self._feed, self.url, self._read_seconds, self._interrupt, self.damage
         )
+        self._repeats.begin()
         self._walk = self._pictures(self._packets)
         first = next(self._walk, None)
         if first is None:
@@ -121,6 +131,7 @@ class LiveConnection:
     def _begun(self) -> int:
         """The time stamp of the first picture. RTSP gives it none: then the next ones tell, and are kept for later."""
         first = self._first
+        assert self._walk is not None
         while _stamp(first[-1]) is None and len(first) < _UNSTAMPED and (picture := next(self._walk, None)) is not None:
             first.append(picture)
         rate = self._stream.average_rate or self._stream.guessed_rate or 25
@@ -130,34 +141,12 @@ class LiveConnection:
         self._unwrap.seed(origin, length)
         return origin
 
-    def _check_format(self, container: InputContainer) -> None:
-        name = container.format.name
-        if name in STILL_DEMUXERS or (name.endswith("_pipe") and name != "yuv4mpegpipe"):
-            raise StillImage(f"{shown(self.url)}: a still picture ({name}), no stream")
-        if name in NOT_VIDEO_DEMUXERS - {"hls", "lavfi", "rtp", "sdp"}:
-            raise NotAStream(f"{shown(self.url)}: text or raw data (read as {name!r}), no stream")
-
-    def _chosen(self, container: InputContainer) -> VideoStream:
-        undecodable = [s for s in container.streams if s.type == "video" and s.codec_context is None]
-        if undecodable and not real_video_streams(container):
-            raise StreamCodec(f"{shown(self.url)}: its video codec cannot be decoded here")
-        return choose_stream(container, shown(self.url))
-
-    def _leave_out_the_rest(self, container: InputContainer) -> None:
-        """Of the qualities that a playlist offers, only the one that is watched is fetched."""
-        import av.stream
-
-        kinds = getattr(av.stream, "Discard", None)
-        if kinds is None:
-            return  # a PyAV that cannot say so reads them all
-        for stream in container.streams:
-            if stream is not self._stream and stream is not self._sound:
-                stream.discard = kinds.all
-
     def _no_picture(self) -> SourceError:
         name, packets = self._stream.codec_context.name, self._packets
         if packets is None or not packets.count:
             return StreamEnded(f"{shown(self.url)}: it ended before its first picture")
+        if self._repeats.left_out:
+            return StreamEnded(f"{shown(self.url)}: the playlist ends with what has been seen")
         return StreamCodec(
             f"{shown(self.url)}: not one picture could be decoded ({name}, {packets.count} packets, "
             f"{self.damage.decode_errors} errors)"
@@ -203,12 +192,14 @@ class LiveConnection:
 
     # -- frames --------------------------------------------------------------------------------------------------------
 
-    def record_to(self, write: Callable[[Packet[Any]], None]) -> None:
-        """Give every packet to ``write`` as well, also those read so far. Before :meth:`frames`, or never."""
-        self._recorder = write
-        for packet in self._unrecorded or ():
-            write(packet)
-        self._unrecorded = None
+    def record_to(self, write: Callable[[Packet[Any]], None] | None) -> None:
+        """Give every packet to ``write`` as well, also those read so far; None: to nobody. Before :meth:`frames`.
+
+        A key packet comes after its frame was given, so that whoever learns something from the frame can tell where
+        the packet belongs.
+        """
+        self._recorded = True
+        self._held.hand_to(write)
 
     def frames(self) -> Iterator[PendingFrame]:
         """The frames to the end, once; ``pts`` in microseconds from the first one, wrap-arounds undone, else untouched.
@@ -219,9 +210,11 @@ class LiveConnection:
             StreamTimeout: no video came for twice the stall time.
             StreamEnded: it broke off.
         """
-        self._unrecorded = None if self._recorder is None else self._unrecorded
+        if not self._recorded:
+            self.record_to(None)
         yield from map(self._frame, self._first)
         self._first.clear()
+        assert self._walk is not None
         for picture in self._walk:
             yield self._frame(picture)
         if self.is_whole and self._container is not None and self._container.duration:
@@ -230,7 +223,7 @@ class LiveConnection:
                 raise StreamEnded(f"{shown(self.url)}: broke off after {got:.1f} of {length:.1f} s")
 
     def _frame(self, picture: VideoFrame) -> PendingFrame:
-        if _shape_of(picture) != self._shape:
+        if self._shape_of(picture) != self._shape:
             self._adapt(picture)
         pts = round((self._unwrapped(picture) - self._origin) * self._time_base / TIME_BASE)
         length = pts - self._last_pts
@@ -252,81 +245,89 @@ class LiveConnection:
 
     def _adapt(self, picture: VideoFrame) -> None:
         """The picture has another format than the one before: say so, and scale anew."""
-        self._shape = _shape_of(picture)
-        self.info = self._described(picture)
+        self._shape = self._shape_of(picture)
+        coded = Fraction(self._stream.codec_context.sample_aspect_ratio or 0)
+        self._aspect = coded if self._aspect is None else self._aspect
+        # The container's word counts, until the codec's own changes in the middle of the stream.
+        aspect = coded if coded != self._aspect else Fraction(self._stream.sample_aspect_ratio or coded)
+        assert self._container is not None
+        self.info = described(self.url, self._container, self._stream, picture, aspect, TIME_BASE)
         if self.info.average_fps:
             self._last_length = round(1e6 / self.info.average_fps)
         self._renderer = Renderer(self.info, self._short_side)
 
-    def _described(self, picture: VideoFrame) -> MediaInfo:
-        container, stream = self._container, self._stream
-        assert container is not None
-        context: Any = stream.codec_context
-        aspect = Fraction(stream.sample_aspect_ratio or context.sample_aspect_ratio or 1)
-        aspect = aspect if aspect > 0 else Fraction(1)
-        width, height, rotation = max(1, round(picture.width * aspect)), picture.height, picture.rotation % 360
-        if rotation % 180 == 90:
-            width, height = height, width
-        rate = stream.average_rate or stream.guessed_rate
-        return MediaInfo(
-            uri=shown(self.url),
-            container=container.format.name,
-            codec=context.name,
-            width=width,
-            height=height,
-            rotation=rotation,
-            sample_aspect_ratio=aspect,
-            time_base=TIME_BASE,
-            start_pts=0,
-            duration_seconds=None,
-            frame_count=None,
-            average_fps=float(rate) if rate and rate < 1000 else None,
-            stream_index=stream.index,
-            video_streams=len(real_video_streams(container)),
-            size_bytes=max(0, container.size),
-        )
+    def _shape_of(self, picture: VideoFrame) -> tuple[object, ...]:
+        """What frames of one format have in common: width, height, rotation, form of the samples."""
+        context: Any = self._stream.codec_context
+        return picture.width, picture.height, picture.rotation % 360, context.sample_aspect_ratio
 
     # -- packets to pictures -------------------------------------------------------------------------------------------
 
-    def _pictures(self, packets: PacketReader) -> Iterator[VideoFrame]:
+    def _pictures(self, packets: PacketReader) -> Generator[VideoFrame, None, None]:
+        last_picture = time.monotonic()
+        walk, broken = iter(packets), None
+        try:
+            while broken is None:
+                try:
+                    if (packet := next(walk, None)) is None:
+                        return
+                except SourceError as error:
+                    if self._deadline is not None:
+                        raise
+                    packet, broken = None, error  # what the decoder has kept back comes first
+                pictures = self._decoded(packet)
+                if packet is not None and packet.size:  # PyAV's own flushing packets are empty
+                    self._held.add(packet, video=packet.stream is self._stream)
+                for picture in pictures:
+                    if not picture.width or not picture.height:
+                        raise StreamCodec(f"{shown(self.url)}: its pictures have no size")
+                    if self.is_playlist and not self._repeats.is_new(_stamp(picture)):
+                        self._held.forget(picture)
+                        continue
+                    yield picture
+                    self._held.seen(picture)
+                now = time.monotonic()
+                if pictures:
+                    last_picture = now
+                elif broken is None:
+                    self._check_late(now, last_picture, packets.count)
+        finally:
+            self._held.flush()
+        raise broken
+
+    def _decoded(self, packet: Packet[Any] | None) -> list[VideoFrame]:
+        """The pictures that come of a packet; without one, those that the decoder has kept back for their order."""
         import av
 
-        last_picture = time.monotonic()
-        for packet in packets:
-            pictures: list[Any] = []
-            if packet.stream is self._stream:
-                try:
-                    pictures = list(self._stream.decode(packet))
-                except av.error.EOFError:
-                    pass
-                except av.error.FFmpegError as error:
-                    self.damage.decode_errors += 1
-                    self.damage.note(f"decoding error: {error.strerror or type(error).__name__}")
-                if packet.is_corrupt:
-                    # The decoder conceals it, and says so only sometimes.
-                    self.damage.note("packets came damaged, or some before them were lost")
-                    self._marred.extend(pictures)
-                    self.damage.decode_errors += not pictures
-            if packet.size:  # PyAV's own flushing packets are empty
-                if self._recorder is not None:
-                    self._recorder(packet)
-                elif self._unrecorded is not None:
-                    self._unrecorded.append(packet)
-            for picture in pictures:
-                if not picture.width or not picture.height:
-                    raise StreamCodec(f"{shown(self.url)}: its pictures have no size")
-                yield picture
-            now = time.monotonic()
-            if pictures:
-                last_picture = now
-            elif self._deadline is not None and now > self._deadline:
-                raise StreamCodec(
-                    f"{shown(self.url)}: {packets.count} packets within {self._options.open_seconds:g} s, and not "
-                    f"one picture could be decoded ({self._stream.codec_context.name}, "
-                    f"{self.damage.decode_errors} errors)"
-                )
-            elif self._deadline is None and now - last_picture > self._read_seconds:
+        if packet is not None and packet.stream is not self._stream:
+            return []
+        if packet is not None and packet.is_keyframe and self.is_playlist:
+            self._repeats.key(packet)
+        pictures: list[VideoFrame] = []
+        try:
+            pictures = list(self._stream.decode(packet))
+        except av.error.EOFError:
+            pass
+        except av.error.FFmpegError as error:
+            self.damage.decode_errors += 1
+            self.damage.note(f"decoding error: {error.strerror or type(error).__name__}")
+        if packet is not None and packet.is_corrupt:
+            # The decoder conceals it, and says so only sometimes.
+            self.damage.note("packets came damaged, or some before them were lost")
+            self._marred.extend(pictures)
+            self.damage.decode_errors += not pictures
+        return pictures
+
+    def _check_late(self, now: float, last_picture: float, count: int) -> None:
+        """Packets come; see whether pictures should have."""
+        if self._deadline is None:
+            if now - last_picture > self._read_seconds:
                 raise StreamTimeout(f"{shown(self.url)}: no picture for {self._read_seconds:g} s, though data comes")
+        elif now > self._deadline and not self._repeats.left_out:
+            raise StreamCodec(
+                f"{shown(self.url)}: {count} packets within {self._options.open_seconds:g} s, and not one picture "
+                f"could be decoded ({self._stream.codec_context.name}, {self.damage.decode_errors} errors)"
+            )
 
     def _read_ahead(self) -> float:
         """Seconds of video that had come already when the first picture was decoded: by so much it is old."""
@@ -345,6 +346,9 @@ class LiveConnection:
 
     def close(self) -> None:
         """Free the connection. May be called more than once."""
+        if self._walk is not None:
+            self._walk.close()  # it and we hold each other, and the decoder with its threads
+            self._walk = None
         if self._packets is not None:
             self._packets.close()
         if self._container is not None:
@@ -368,6 +372,7 @@ def open_live(
     *,
     short_side: int | None = None,
     interrupt: Interrupt | None = None,
+    repeats: Repeats | None = None,
 ) -> LiveConnection:
     """Connect to a live source and wait for its first picture.
 
@@ -375,6 +380,7 @@ def open_live(
         url: see :data:`pipeline.sources.live.KINDS`.
         short_side: pixels of the frames' short side; None keeps the display size.
         interrupt: ends whatever it waits for, in the thread that has entered it.
+        repeats: what the stream's connections before this one have given, which a playlist gives again.
 
     Raises:
         UnknownScheme, StreamRefused, StreamUnauthorised, StreamNotFound, StreamTimeout: there is no connection.
@@ -382,13 +388,8 @@ def open_live(
         StreamEnded: it was over before it began.
         SourceNotFound, SourceUnreadable: of a file.
     """
-    return LiveConnection(url, options or LiveOptions(), short_side, interrupt or Interrupt())
+    return LiveConnection(url, options or LiveOptions(), short_side, interrupt or Interrupt(), repeats or Repeats())
 
 
 def _stamp(picture: VideoFrame) -> int | None:
     return picture.pts if picture.pts is not None else picture.dts
-
-
-def _shape_of(picture: VideoFrame) -> tuple[int, int, int]:
-    """What frames of one format have in common: width, height, rotation."""
-    return picture.width, picture.height, picture.rotation % 360

@@ -88,7 +88,8 @@ def _unresolved(url: str) -> SourceError | None:
         host = urlsplit(url).hostname
         if host:
             socket.getaddrinfo(host, None)
-    except (OSError, ValueError) as error:
-        words = getattr(error, "strerror", None) or str(error)
-        return StreamNotFound(f"{shown(url)}: there is no such host ({words})")
+    except OSError as error:
+        return StreamNotFound(f"{shown(url)}: there is no such host ({error.strerror or type(error).__name__})")
+    except ValueError:  # whose words hold the password
+        return StreamNotFound(f"{shown(url)}: its host is no name that a host may have")
     return None

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 import time
 from abc import ABC, abstractmethod
 
@@ -53,6 +54,7 @@ class PipeFeed(Feed):
         self._interrupt = interrupt
         self._wake, waker = os.pipe()
         self._wakers = [waker]
+        self._lock = threading.Lock()
         interrupt.on_set(self._wake_up)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
@@ -68,8 +70,10 @@ class PipeFeed(Feed):
 
     def _wake_up(self) -> None:
         # Closing the writing end makes the other one readable.
-        while self._wakers:
-            os.close(self._wakers.pop())
+        with self._lock:  # who closes it and who interrupts it may come at once
+            wakers, self._wakers = self._wakers, []
+        for waker in wakers:
+            os.close(waker)
 
     def _read(self, size: int) -> bytes:
         end = time.monotonic() + self._read_seconds
@@ -89,6 +93,7 @@ class PipeFeed(Feed):
                 raise StreamTimeout(f"{self.name}: nothing came for {self._read_seconds:g} s")
 
     def close(self) -> None:
+        self._interrupt.forget(self._wake_up)
         self._wake_up()
         if self._wake >= 0:
             os.close(self._wake)
@@ -118,10 +123,14 @@ class TailFeed(Feed):
             if self._interrupt.is_set():
                 raise StreamEnded(f"{self.name}: stopped")
             got = os.read(self._fd, size)
+            if not got:
+                self._check_the_same()
+                if self.error is not None:
+                    got = os.read(self._fd, size)  # written before another file took its place
             if got:
                 self._position += len(got)
+                self.error = None  # it is told again after that
                 return got
-            self._check_the_same()
             self._complete = self.error is not None or time.monotonic() - began >= self._idle_seconds
             self._interrupt.wait(0.0 if self._complete else _POLL_SECONDS)
         return b""  # also when FFmpeg asks again, as it does at an end

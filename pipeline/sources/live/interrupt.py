@@ -89,3 +89,8 @@ class Interrupt:
                 self._calls.append(call)
                 return
         call()
+
+    def forget(self, call: Callable[[], None]) -> None:
+        """``call`` need not be called any more: what it would have ended is over."""
+        with self._lock:
+            self._calls = [other for other in self._calls if other != call]

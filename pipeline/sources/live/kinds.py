@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from pipeline.sources.redact import redact
 if TYPE_CHECKING:
     from pipeline.sources.live.feeds import Feed
 
-__all__ = ["KINDS", "Kind", "Opening", "kind_of", "shown"]
+__all__ = ["KINDS", "Kind", "Opening", "kind_of", "patience_seconds", "shown"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ _NO_FILES = {"protocol_whitelist": "http,https,tcp,tls,crypto,data,hls,httpproxy
 # What a playlist names is played whatever the names end in: only servers can be asked anyway.
 _HLS = {"extension_picky": "0", "allowed_extensions": "ALL", "allowed_segment_extensions": "ALL"}
 _HLS |= {"live_start_index": "-1"}
+_LOGIN_IN_GRAPH = re.compile(r"(\\*:\\*/\\*/)[^/@\s]*@")  # of FFmpeg's filters, where colons are escaped
+_PLAYLIST_SECONDS = 30.0  # between two pieces of a playlist: they are seldom longer than ten
 
 
 def _rtsp(url: str, options: LiveOptions, interrupt: Interrupt) -> Opening:
@@ -177,9 +180,20 @@ def _unknown(url: str, what: str) -> UnknownScheme:
     return UnknownScheme(f"{shown(url)}: {what} cannot be watched; allowed: {servers}, {others}")
 
 
+def patience_seconds(url: str, options: LiveOptions) -> float:
+    """How long nothing may come before a connection is given up: twice the stall time, and of a playlist, whose pieces
+    come one by one, at least half a minute.
+    """
+    twice = 2 * options.stall_seconds
+    is_playlist = kind_of(url) in ("http", "https") and "m3u8" in url.partition("?")[0].lower()
+    return max(twice, _PLAYLIST_SECONDS) if is_playlist else twice
+
+
 def shown(url: str) -> str:
     """The address as it may be shown, logged and stored: without user, password and secret parameters."""
-    return redact(url)
+    if url.startswith("device:"):
+        return _LOGIN_IN_GRAPH.sub(r"\1", url)
+    return redact(url, stream=True)
 
 
 def _path_of(url: str) -> str:

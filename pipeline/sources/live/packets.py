@@ -23,7 +23,7 @@ __all__ = ["PacketReader"]
 
 _BAD_IN_A_ROW = 64  # that the demuxer may not make out before the stream is given up
 _AGAIN_SECONDS = 0.01
-_AHEAD_PACKETS, _AHEAD_BYTES, _AHEAD_SECONDS = 512, 16 * 1024 * 1024, 2.0
+_AHEAD_PACKETS, _AHEAD_BYTES, _AHEAD_SECONDS = 2048, 16 * 1024 * 1024, 2.0
 _BLOCKED_SECONDS = 0.004  # a read that takes longer had to wait: everything that had come before is read
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from pipeline.errors import (
@@ -27,13 +27,16 @@ from pipeline.errors import (
 from pipeline.live.types import Connection, LiveState, StreamCounts
 from pipeline.media import Frame, MediaInfo
 from pipeline.sources.live.connection import LiveConnection, open_live
+from pipeline.sources.live.freeing import free_decoders
 from pipeline.sources.live.interrupt import Interrupt
-from pipeline.sources.live.kinds import KINDS, kind_of, shown
+from pipeline.sources.live.kinds import KINDS, kind_of, patience_seconds, shown
 from pipeline.sources.live.messages import StateChange
 from pipeline.sources.live.options import LiveOptions
 from pipeline.sources.live.recording import Recorder
+from pipeline.sources.live.repeats import Repeats
 from pipeline.sources.live.timeline import Timeline
 from pipeline.sources.live.waiting import FrameQueue
+from pipeline.sources.redact import redact_text
 
 __all__ = ["Over", "Reader", "ReaderParts", "note"]
 
@@ -43,6 +46,9 @@ _HOPELESS = (UnknownScheme, NotAStream, NoVideoStream, StillImage, StreamCodec, 
 _JITTER = 0.2
 _GRACE_SECONDS = 5.0  # after a timeout of FFmpeg's should have ended a call
 _LEAST_FRAMES = 4
+# A playlist's pieces come at once and play for seconds. The next one is waited for half as long again, because the
+# playlist is looked at only twice in the time of a piece.
+_PIECE_SECONDS, _PIECE_SPARE = 0.5, 1.5
 _MESSAGES = 20
 
 
@@ -57,7 +63,7 @@ class Over:
 
 @dataclass
 class ReaderParts:
-    """What a reader works with, and hands on to the next one where it hangs in a driver."""
+    """What a reader works with. Where it hangs in a driver the next one gets a copy, with a recorder of its own."""
 
     url: str
     options: LiveOptions
@@ -73,6 +79,7 @@ class ReaderParts:
     played: bool = False  # ever, also in an earlier run
     failures: int = 0  # in a row
     pause: float = 0.0
+    repeats: Repeats = field(default_factory=Repeats)
 
 
 class Reader(threading.Thread):
@@ -80,8 +87,8 @@ class Reader(threading.Thread):
 
     Attributes:
         due: by when (monotonic) it must have moved, None while it may take as long as it likes.
-        last_frame: when (monotonic) the last frame came; None while there is no connection.
-        abandoned: another reader goes on in its place.
+        last_frame: when (monotonic) the last frame came, or is due to be shown where a piece of a playlist brought many
+            at once; None while there is no connection.
     """
 
     def __init__(self, parts: ReaderParts, *, reason: str | None = None) -> None:
@@ -90,9 +97,9 @@ class Reader(threading.Thread):
         self.interrupt = Interrupt()
         self.due: float | None = None
         self.last_frame: float | None = None
-        self.abandoned = False
         self._kind = KINDS[kind_of(parts.url)]
         self._lost: str | None = reason  # why the connection before was lost
+        self._patience = patience_seconds(parts.url, parts.options)
         self._whole = False  # it is a film on a server, which would begin anew
         self._open_playlist = False  # there was a playlist to which more was to come
 
@@ -103,7 +110,8 @@ class Reader(threading.Thread):
             except LongreelError as error:
                 over = Over(LiveState.FAILED, str(error), error)
             except Exception as error:  # noqa: BLE001 - raised again where the messages are read
-                unforeseen = UnexpectedError(f"{shown(self._parts.url)}: {type(error).__name__}: {error}")
+                words = redact_text(f"{type(error).__name__}: {error}", self._parts.url)
+                unforeseen = UnexpectedError(f"{shown(self._parts.url)}: {words}")
                 over = Over(LiveState.FAILED, str(unforeseen), unforeseen)
         self.due = self.last_frame = None
         self._put(over)
@@ -127,6 +135,7 @@ class Reader(threading.Thread):
         while not self.interrupt.is_set():
             began = time.monotonic()
             error, ended = self._connected()
+            free_decoders()
             if self.interrupt.is_set():
                 break
             if ended:
@@ -165,9 +174,12 @@ class Reader(threading.Thread):
     def _connected(self) -> tuple[SourceError | None, bool]:
         """One connection, from its beginning to its end: why it was lost, and whether that was the stream's end."""
         parts, options = self._parts, self._parts.options
-        self.due = time.monotonic() + 4 * options.open_seconds + _GRACE_SECONDS
+        # Looked up, opened, looked into, read up to the first picture.
+        self.due = time.monotonic() + 4 * options.open_seconds + 2 * self._patience + _GRACE_SECONDS
         try:
-            with open_live(parts.url, options, short_side=parts.short_side, interrupt=self.interrupt) as connection:
+            with open_live(
+                parts.url, options, short_side=parts.short_side, interrupt=self.interrupt, repeats=parts.repeats
+            ) as connection:
                 if self._open_playlist and connection.is_whole:
                     return None, True  # the playlist was closed meanwhile: all of it has been seen
                 self._whole = connection.is_whole
@@ -179,10 +191,11 @@ class Reader(threading.Thread):
                 ended = connection.ends
             return (None, True) if ended else (StreamEnded(f"{shown(parts.url)}: the server closed the stream"), False)
         except SourceError as error:
-            return error, False
+            return error.with_traceback(None), False  # which would hold on to the connection
         finally:
             self.last_frame = None
-            if parts.recorder is not None and not self.abandoned:
+            self._note_repeats()
+            if parts.recorder is not None:
                 parts.recorder.end()
 
     # -- frames --------------------------------------------------------------------------------------------------------
@@ -190,18 +203,22 @@ class Reader(threading.Thread):
     def _play(self, connection: LiveConnection) -> None:
         """Every frame of a connection, put where it lies in media time."""
         parts, options = self._parts, self._parts.options
+        if self.interrupt.is_set():
+            return  # it took so long that another has taken its place
         timeline, info = parts.timeline, connection.info
         parts.queue.policy = "wait" if connection.waits and not options.realtime else options.policy
         parts.queue.capacity = _capacity(options, info)
         paced = options.realtime if not self._kind.live else connection.unpaced
-        base = (time.monotonic(), 0)  # a moment, and the time stamp of the frame that belongs there
+        piece = base = (time.monotonic(), 0)  # a moment, and the time stamp of the frame that belongs there
         utc = parts.clock() - timedelta(seconds=connection.backlog_seconds)
         self._began(timeline.end_seconds, timeline.begin(0, utc, info, self._lost), connection, 0)
         self._lost = None
         if parts.recorder is not None:
             connection.record_to(parts.recorder.write)
         self._state(LiveState.PLAYING)
+        self._note_repeats()
         parts.played, parts.failures = True, 0
+        arrived = piece[0]
         for frame in connection.frames():
             at = time.monotonic()
             if self.interrupt.is_set():
@@ -222,13 +239,18 @@ class Reader(threading.Thread):
                 self.interrupt.wait(base[0] + (frame.pts - base[1]) / 1e6 - at)
             pts, duration = timeline.place(frame.pts, frame.duration, at)
             parts.counts.frames_received += 1
-            self.last_frame = time.monotonic()
+            if connection.is_playlist:
+                piece = piece if at - arrived < _PIECE_SECONDS else (at, frame.pts)
+                self.last_frame = max(at, piece[0] + _PIECE_SPARE * (frame.pts - piece[1]) / 1e6)
+            else:
+                self.last_frame = time.monotonic()
+            arrived = at
             placed = frame.at(pts, duration)
             if parts.wants is None or parts.wants(placed):
                 self._put(placed)
                 parts.counts.frames_dropped = parts.queue.dropped
             self._account(connection)
-            self.due = time.monotonic() + 2 * options.stall_seconds + _GRACE_SECONDS
+            self.due = time.monotonic() + self._patience + _GRACE_SECONDS
 
     def _began(self, end_seconds: float, begun: Connection, connection: LiveConnection, own: int) -> None:
         parts = self._parts
@@ -239,6 +261,10 @@ class Reader(threading.Thread):
             zero = begun.start_seconds - own / 1e6 - connection.origin_seconds
             parts.recorder.begin(connection.streams, begun, zero)
         self._put(begun)
+
+    def _note_repeats(self) -> None:
+        if self._parts.repeats.left_out:
+            note(self._parts.counts, "a playlist gave again what had been seen; it was left out")
 
     def _account(self, connection: LiveConnection) -> None:
         """Carry over what the connection has counted since the last time."""

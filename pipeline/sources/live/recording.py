@@ -50,6 +50,7 @@ class Recorder:
         self._shift = 0.0  # seconds that its packets are put earlier by
         self._last: dict[int, int] = {}
         self._failed_at: float | None = None
+        self._unwrap: dict[int, Unwrapper] = {}
 
     def begin(self, streams: list[Any], connection: Connection, zero_seconds: float) -> None:
         """A connection begins: the next file does, at its next key frame.
@@ -58,12 +59,14 @@ class Recorder:
             streams: PyAV's, the video one first.
             zero_seconds: media time of a packet's time stamp of zero.
         """
-        self.end()
+        self._finish()
+        if self._streams != streams:
+            self._unwrap = {stream.index: Unwrapper(stream.time_base) for stream in streams}
+            # The first packets of RTSP have no time stamps: they belong at the connection's beginning.
+            base = streams[0].time_base
+            self._unwrap[streams[0].index].seed(round((connection.start_seconds - zero_seconds) / base), 1)
+        # Else it is the same source as before, whose time stamps may have wrapped around since it began.
         self._streams, self._connection, self._zero = streams, connection, zero_seconds
-        self._unwrap = {stream.index: Unwrapper(stream.time_base) for stream in streams}
-        # The first packets of RTSP have no time stamps: they belong at the connection's beginning.
-        base = streams[0].time_base
-        self._unwrap[streams[0].index].seed(round((connection.start_seconds - zero_seconds) / base), 1)
         self._failed_at = None
 
     def write(self, packet: Packet[Any]) -> None:
@@ -90,7 +93,7 @@ class Recorder:
             words = getattr(error, "strerror", None) or type(error).__name__
             self._note(f"not recorded from {seconds:.3f} s on: {words}")
             self._failed_at = seconds
-            self._close()
+            self._finish()  # what cannot be written can seldom be finished either
 
     def _open(self, seconds: float) -> None:
         import av
@@ -127,7 +130,11 @@ class Recorder:
         self._output.mux(packet)
 
     def end(self) -> None:
-        """The connection is over: its last file is finished."""
+        """The connection is over: its last file is finished, and nothing of it is kept."""
+        self._finish()
+        self._streams, self._unwrap, self._tracks = [], {}, {}
+
+    def _finish(self) -> None:
         import av
 
         try:

@@ -28,17 +28,19 @@ from pipeline.errors import (
 )
 from pipeline.sources.live.feeds import Feed
 from pipeline.sources.live.interrupt import Interrupt
-from pipeline.sources.redact import redact
+from pipeline.sources.live.kinds import shown
 
 __all__ = ["SrtFeed"]
 
 _LIBRARIES = ("srt-gnutls", "srt-openssl", "srt")
 _MESSAGE_BYTES = 1456 * 2
 _POLL_MS = 100
+_CONNECT_POLL_SECONDS = 0.01
 _LOG_CRITICAL = 2
 
 # From srt.h: names of options, errors and reasons of rejection.
-_LATENCY, _PASSPHRASE, _PBKEYLEN, _CONNTIMEO, _STREAMID, _RCVTIMEO = 23, 26, 27, 36, 46, 14
+_LATENCY, _PASSPHRASE, _PBKEYLEN, _CONNTIMEO, _STREAMID, _RCVTIMEO, _RCVSYN = 23, 26, 27, 36, 46, 14, 2
+_STATE_CONNECTED = 5  # those below are on the way there, those above are over
 _TIMED_OUT, _NOTHING_YET, _NO_SERVER = 6003, 6002, 1001
 _BAD_SECRET, _UNSECURE, _REASON_TIMEOUT = 10, 11, 16
 _UNAUTHORISED, _NOT_FOUND = frozenset({_BAD_SECRET, _UNSECURE, 1401, 1403}), frozenset({1404})
@@ -76,7 +78,7 @@ class SrtFeed(Feed):
     """
 
     def __init__(self, url: str, open_seconds: float, read_seconds: float, interrupt: Interrupt) -> None:
-        super().__init__(redact(url))
+        super().__init__(shown(url))
         self._open_seconds, self._read_seconds = open_seconds, read_seconds
         self._interrupt = interrupt
         self._host, self._port, self._listens, self._settings = _parsed(url)
@@ -110,6 +112,8 @@ class SrtFeed(Feed):
         made = int(self._srt.srt_create_socket())
         with self._lock:
             self._sockets.append(made)
+        if self._interrupt.is_set():  # perhaps before there was a socket to close
+            raise StreamEnded(f"{self.name}: stopped")
         self._set(made, _RCVTIMEO, _POLL_MS)
         self._set(made, _CONNTIMEO, int(self._open_seconds * 1000))
         for name, value in self._settings.items():
@@ -123,10 +127,21 @@ class SrtFeed(Feed):
             raise OptionError(f"{self.name}: SRT does not take this {name} ({self._last_error()[1]})")
 
     def _connected(self) -> int:
+        """Call the server. Nothing interrupts SRT's own waiting for it, and it holds up who closes the socket."""
         made = self._made()
         where = self._address()
+        self._set(made, _RCVSYN, 0)
         if self._srt.srt_connect(made, where, len(where)) < 0:
             raise self._not_connected(made)
+        end = time.monotonic() + self._open_seconds
+        while (state := int(self._srt.srt_getsockstate(made))) < _STATE_CONNECTED:
+            if self._interrupt.wait(_CONNECT_POLL_SECONDS):
+                raise StreamEnded(f"{self.name}: stopped")
+            if time.monotonic() >= end:
+                raise StreamTimeout(f"{self.name}: no answer within {self._open_seconds:g} s")
+        if state != _STATE_CONNECTED:
+            raise self._not_connected(made)
+        self._set(made, _RCVSYN, 1)
         return made
 
     def _not_connected(self, made: int) -> SourceError:
@@ -134,6 +149,8 @@ class SrtFeed(Feed):
             return StreamEnded(f"{self.name}: stopped")
         code, words = self._last_error()
         reason = int(self._srt.srt_getrejectreason(made))
+        if reason:
+            words = (self._srt.srt_rejectreason_str(reason) or b"").decode(errors="replace")
         if reason in _UNAUTHORISED:
             return StreamUnauthorised(f"{self.name}: the server wants a passphrase, and not this one")
         if reason in _NOT_FOUND:
@@ -177,6 +194,7 @@ class SrtFeed(Feed):
         return code, (self._srt.srt_getlasterror_str() or b"").decode(errors="replace")
 
     def close(self) -> None:
+        self._interrupt.forget(self.close)
         with self._lock:
             sockets, self._sockets = self._sockets, []
         for made in sockets:
@@ -186,12 +204,13 @@ class SrtFeed(Feed):
 def _parsed(url: str) -> tuple[str, int, bool, dict[str, int | str]]:
     """Host, port, whether it listens, and what is to be set."""
     try:
-        parts = urlsplit(url)
+        # A stream id as the documentation of SRT writes it, #!::r=name, is no fragment.
+        parts = urlsplit(url.replace("#", "%23"))
         host, port = parts.hostname or "", parts.port
     except ValueError:
         host, port, parts = "", None, urlsplit("srt://")
     if port is None:
-        raise OptionError(f"{redact(url)}: no port; allowed: srt://host:port?options")
+        raise OptionError(f"{shown(url)}: no port; allowed: srt://host:port?options")
     settings: dict[str, int | str] = {}
     mode = "listener" if not host else "caller"
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
@@ -199,14 +218,14 @@ def _parsed(url: str) -> tuple[str, int, bool, dict[str, int | str]]:
             mode = value
         elif name in ("pbkeylen", "latency"):
             if not value.isdigit():
-                raise OptionError(f"{redact(url)}: {name} is {value!r}; allowed: a whole number")
+                raise OptionError(f"{shown(url)}: {name} is {value!r}; allowed: a whole number")
             settings[name] = int(value)
         elif name in _OPTIONS:
             settings[name] = value
         else:
-            raise OptionError(f"{redact(url)}: {name!r} is not known; allowed: mode, {', '.join(_OPTIONS)}")
+            raise OptionError(f"{shown(url)}: {name!r} is not known; allowed: mode, {', '.join(_OPTIONS)}")
     if mode not in ("caller", "listener"):
-        raise OptionError(f"{redact(url)}: mode is {mode!r}; allowed: caller, listener")
+        raise OptionError(f"{shown(url)}: mode is {mode!r}; allowed: caller, listener")
     if not host and mode == "caller":
-        raise OptionError(f"{redact(url)}: no host; a caller needs one")
+        raise OptionError(f"{shown(url)}: no host; a caller needs one")
     return host, port, mode == "listener", settings

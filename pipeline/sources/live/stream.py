@@ -7,6 +7,7 @@ import random as random_module
 import threading
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ __all__ = ["LiveStream"]
 
 _TICK_SECONDS = 0.5
 _STOP_SECONDS = 0.8  # for the reader to end; what waits longer is left behind
-_MOST_HUNG = 3  # readers that hang in a driver, before the stream is given up
+_MOST_HUNG = 3  # readers that hang in a driver at the same time, before the stream is given up
 
 
 def _utc_now() -> datetime:
@@ -77,10 +78,15 @@ class LiveStream:
         kind_of(url)
         self.counts = StreamCounts()
         self.state = LiveState.CONNECTING
-        recorder = None
         if record_folder is not None:
             _check_writable(Path(record_folder))
-            recorder = Recorder(record_folder, self.options.record_seconds, lambda text: note(self.counts, text))
+
+        def recorder() -> Recorder | None:
+            if record_folder is None:
+                return None
+            return Recorder(record_folder, self.options.record_seconds, lambda text: note(self.counts, text))
+
+        self._make_recorder = recorder
         self._queue: FrameQueue[Any] = FrameQueue(self.options.policy, self.options.queue_frames)
         self._parts = ReaderParts(
             url=url,
@@ -89,7 +95,7 @@ class LiveStream:
             queue=self._queue,
             timeline=Timeline(first_utc, resume_seconds, number),
             counts=self.counts,
-            recorder=recorder,
+            recorder=recorder(),
             wants=wants,
             clock=clock,
             sleep=sleep,
@@ -98,7 +104,7 @@ class LiveStream:
         )
         self._make_reader: Callable[..., Reader] = Reader
         self._reader: Reader | None = None
-        self._hung = 0
+        self._hung: list[threading.Thread] = []
         self._stopped = threading.Event()
         self._clock = clock
 
@@ -151,6 +157,8 @@ class LiveStream:
 
     def _watchdog(self) -> Generator[StateChange, None, None]:
         """Nothing waits to be given: see whether something should."""
+        from pipeline.sources.live.repeats import Repeats
+
         reader, options = self._reader, self.options
         assert reader is not None
         now, last, due = time.monotonic(), reader.last_frame, reader.due
@@ -158,12 +166,15 @@ class LiveStream:
             yield self._now(LiveState.STALLED, f"no frame for {now - last:.1f} s")
         if due is not None and now > due:
             # It hangs where nothing can interrupt it (a driver, a name look-up): another takes its place.
-            reader.abandoned = True
             reader.interrupt.set()
-            self._hung += 1
-            self._parts.failures += 1
+            self._hung = [*(other for other in self._hung if other.is_alive()), reader]
+            # What it has in its hands, and may still touch when it wakes up, is its own from now on.
+            self._parts = parts = replace(
+                self._parts, failures=self._parts.failures + 1, recorder=self._make_recorder(), repeats=Repeats()
+            )
             hung = f"{shown(self.url)}: hangs in the system, and cannot be interrupted"
-            if self._hung >= _MOST_HUNG or not options.reconnect:
+            most = options.max_attempts if parts.played else options.first_attempts
+            if len(self._hung) >= _MOST_HUNG or not options.reconnect or 0 < most <= parts.failures:
                 yield self._now(LiveState.FAILED, hung)
                 raise StreamTimeout(hung)
             yield self._now(LiveState.RECONNECTING, hung)

@@ -41,10 +41,11 @@ class FrameQueue(Generic[T]):
                         self._changed.wait()
                     if self._is_closed():
                         return False
-                elif self._frames >= self.capacity:
+                elif self._frames >= self.capacity and self.policy == "drop-newest":
                     self.dropped += 1
-                    if self.policy == "drop-newest":
-                        return False
+                    return False
+                while self._frames >= self.capacity:  # more than one where the capacity fell
+                    self.dropped += 1
                     self._drop_oldest()
                 self._frames += 1
             self._items.append(item)

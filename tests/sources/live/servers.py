@@ -228,21 +228,31 @@ def pipe(clip: Path, folder: Path) -> Server:
 
 
 class HlsServer(Server):
-    """ffmpeg cuts the clip into segments of half a second, and an HTTP server gives them out. Killed, both are gone.
+    """ffmpeg cuts the clip into pieces of half a second, and an HTTP server gives them out. Killed, both are gone.
 
     Args:
         qualities: so many playlists, all of the same pictures, in a playlist of playlists.
+        seconds: length of a piece.
 
     Attributes:
         status: an answer to all requests instead of files.
         asked: names of the files that were asked for.
     """
 
-    def __init__(self, clip: Path, folder: Path, *, qualities: int = 1) -> None:
+    def __init__(self, clip: Path, folder: Path, *, qualities: int = 1, seconds: float = 0.48) -> None:
         self._folder = folder / "hls"
         self._port = free_port()
         playlist = self._folder / ("live.m3u8" if qualities == 1 else "q0.m3u8")
-        options = ["-f", "hls", "-hls_time", "0.48", "-hls_list_size", "6", "-hls_flags", "delete_segments+temp_file"]
+        options = [
+            "-f",
+            "hls",
+            "-hls_time",
+            str(seconds),
+            "-hls_list_size",
+            "6",
+            "-hls_flags",
+            "delete_segments+temp_file",
+        ]
         if qualities > 1:
             options += ["-map", "0:v", "-map", "0:a"] * qualities + ["-b:v", "500k"]
             options += ["-var_stream_map", " ".join(f"v:{q},a:{q}" for q in range(qualities))]

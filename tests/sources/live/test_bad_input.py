@@ -123,6 +123,28 @@ def test_other_failures_are_as_discreet(everything_said: list[str]) -> None:
         logging.getLogger("libav").setLevel(logging.WARNING)
 
 
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "127.0.0.1:1"])
+def test_an_address_that_cannot_be_taken_apart(host: str, everything_said: list[str]) -> None:
+    """Python's words about it hold all of it."""
+    for scheme in ("rtsp", "rtmp", "tcp"):
+        url = f"{scheme}://{USER}:{WRONG}\u2100@{host}/live"
+        kind = StreamRefused if host.startswith("127") else StreamNotFound
+        tell_all(everything_said, url, kind)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://host/live.m3u8?key=Geheim&id=3", "http://host/live.m3u8?id=3"),
+        ("device:lavfi:movie=rtsp\\://u\\:Geheim@host/x", "device:lavfi:movie=rtsp\\://host/x"),
+        ("device:lavfi:testsrc=rate=5", "device:lavfi:testsrc=rate=5"),
+    ],
+)
+def test_addresses_of_live_streams_as_they_are_shown(url: str, words: str) -> None:
+    assert shown(url) == words
+    assert shown(words) == words
+
+
 # -- not there ---------------------------------------------------------------------------------------------------------
 
 

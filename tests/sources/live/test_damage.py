@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
 
@@ -121,3 +122,27 @@ def test_without_reconnecting_a_lost_stream_ends(live_clip: Path) -> None:
         assert watched.states[-1].state is LiveState.ENDED
         assert "broke off" in watched.states[-1].reason
         assert len(watched.connections) == 1
+
+
+def test_a_form_of_samples_that_changes_in_the_middle(live_clip: Path) -> None:
+    """As where a broadcast goes over to wide pictures: as many samples, which are wider."""
+    wider = ("-t", "1", "-output_ts_offset", "1", "-bsf:v", "h264_metadata=sample_aspect_ratio=2/1")
+    joined = transport_stream(live_clip, "-t", "1") + transport_stream(live_clip, *wider)
+    with ByteServer([joined, None]) as server, watch(server.url, policy="wait") as watched:
+        watched.until(lambda w: len(w.frames) >= 48)
+        assert [c.reason for c in watched.connections] == [None, "format"]
+        assert [c.info and c.info.width for c in watched.connections] == [160, 320]
+        assert {frame.image.shape for frame in watched.frames} == {(120, 160, 3), (120, 320, 3)}
+
+
+def test_pictures_that_the_decoder_keeps_back_are_given_when_a_stream_breaks_off(
+    live_clip: Path, tmp_path: Path
+) -> None:
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", live_clip, "-t", "1", "-c:v", "libx264", "-bf", "3", tmp_path / "b.mp4"],
+        check=True,
+    )
+    stream = transport_stream(tmp_path / "b.mp4")
+    with ByteServer([stream, None]) as server, watch(server.url, policy="wait", stall_seconds=0.4) as watched:
+        watched.until(lambda w: LiveState.RECONNECTING in [state.state for state in w.states])
+        assert watched.numbers == list(range(25))

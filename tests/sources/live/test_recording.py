@@ -16,10 +16,11 @@ import av
 import pytest
 
 from pipeline.errors import SourceUnreadable
+from pipeline.live.types import LiveState
 from pipeline.sources import open_source
 from pipeline.sources.live import LiveStream, find_recording
 from pipeline.sources.live.recording import Recorder, recordings
-from tests.sources.live.servers import ByteServer, number_of, rtsp, serve, transport_stream
+from tests.sources.live.servers import ByteServer, make_clip, number_of, rtsp, serve, transport_stream
 from tests.sources.live.watching import watch
 
 
@@ -128,3 +129,94 @@ def test_a_disk_that_fails_costs_the_recording_and_not_the_stream(
     ):
         watched.until(lambda w: len(w.frames) >= 70)
         assert watched.stream.counts.messages == ["not recorded from 0.000 s on: No space left on device"]
+
+
+@pytest.mark.parametrize(("offset", "frames"), [(3700, 50), (-90, 50)])
+def test_a_clock_that_jumps_begins_a_file_at_once_and_where_it_lies(
+    offset: int, frames: int, live_clip: Path, tmp_path: Path
+) -> None:
+    """Its first key packet is known before its picture is, and still belongs to the new file and the new clock."""
+    before = transport_stream(live_clip, "-t", "1", "-output_ts_offset", "100")
+    after = transport_stream(live_clip, "-t", "1", "-output_ts_offset", str(101 + offset))
+    folder = tmp_path / "r"
+    with ByteServer([before, 0.3, after, None]) as server, watch(server.url, record_folder=folder) as watched:
+        watched.until(lambda w: len(w.frames) >= frames - 2)
+        assert watched.connections[1].reason == "clock"
+    files = recordings(folder)
+    assert [file.start_seconds for file in files] == pytest.approx(
+        [connection.start_seconds for connection in watched.connections], abs=2e-3
+    )
+    assert numbers_in(files[0].path) == list(range(25))
+    second = numbers_in(files[1].path)
+    assert second == list(range(len(second)))
+    assert len(second) >= 20
+
+
+def test_a_size_that_changes_begins_a_file_also_of_pictures_that_come_in_another_order(
+    live_clip: Path, tmp_path: Path
+) -> None:
+    wide = make_clip(tmp_path / "wide.mp4", frames=50, size=(240, 120), first=300)
+    streams = []
+    for number, clip in enumerate((live_clip, wide)):
+        path = tmp_path / f"b{number}.mp4"
+        command = ["ffmpeg", "-v", "error", "-i", clip, "-t", "1", "-c:v", "libx264", "-bf", "3", "-g", "50", path]
+        subprocess.run(command, check=True)
+        streams.append(transport_stream(path, "-output_ts_offset", str(number)))
+    folder = tmp_path / "r"
+    with (
+        ByteServer([b"".join(streams), None]) as server,
+        watch(server.url, policy="wait", record_folder=folder, stall_seconds=0.5) as watched,
+    ):
+        watched.until(lambda w: LiveState.RECONNECTING in [state.state for state in w.states])
+    first, second = recordings(folder)[:2]
+    assert numbers_in(first.path) == list(range(25))
+    assert numbers_in(second.path) == list(range(300, 325))
+    with av.open(str(second.path)) as container:
+        assert container.streams.video[0].width == 240
+
+
+def test_sound_is_recorded_also_after_time_stamps_have_wrapped_around(live_clip: Path, tmp_path: Path) -> None:
+    """A new file in the middle of a connection goes on with the time stamps as they were made continuous so far."""
+    wide = make_clip(tmp_path / "wide.mp4", frames=50, size=(240, 120), first=300)
+    pieces: list[bytes | float | None] = [
+        transport_stream(live_clip, "-t", "1", "-output_ts_offset", "100"),
+        transport_stream(live_clip, "-t", "2", "-output_ts_offset", "39"),  # FFmpeg ends its own repair at 40 s
+        transport_stream(wide, "-output_ts_offset", "41"),
+        None,
+    ]
+    folder = tmp_path / "r"
+    with ByteServer(pieces) as server, watch(server.url, policy="wait", record_folder=folder) as watched:
+        watched.until(lambda w: len(w.frames) >= 115)
+        assert [c.reason for c in watched.connections] == [None, "clock", "format"]
+    files = recordings(folder)
+    assert [file.start_seconds for file in files] == pytest.approx(
+        [connection.start_seconds for connection in watched.connections], abs=2e-3
+    )
+    for file in files:
+        with av.open(str(file.path)) as container:
+            kinds = [packet.stream.type for packet in container.demux() if packet.size]
+        assert kinds.count("audio") > kinds.count("video") > 20
+
+
+def test_a_disk_that_is_full_when_a_file_is_finished_costs_no_more(live_clip: Path, tmp_path: Path) -> None:
+    """In a process of its own, whose files may not grow beyond 20 kB."""
+    program = (
+        "import resource, signal, sys\n"
+        "from pipeline.sources.live import LiveOptions, LiveStream\n"
+        "from pipeline.media import Frame\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
+        "stream = LiveStream(sys.argv[1], LiveOptions(policy='wait', record_seconds=3), record_folder=sys.argv[2])\n"
+        "frames = 0\n"
+        "for message in stream.messages():\n"
+        "    frames += isinstance(message, Frame)\n"
+        "    if frames == 240: stream.stop()\n"
+        "print(frames, stream.counts.messages)\n"
+    )
+    with ByteServer([transport_stream(live_clip), None]) as server:
+        command = [sys.executable, "-c", program, server.url, str(tmp_path / "r")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.partition(" ")[0]) >= 240
+    assert "not recorded from" in done.stdout
+    assert "a recording was not finished: File too large" in done.stdout

@@ -115,3 +115,16 @@ def test_large_pictures_wait_in_smaller_numbers() -> None:
             time.sleep(0.01)
         assert watched.stream._queue.capacity == 6
         assert len(watched.stream._queue) <= 7
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("drop-oldest", [4, 5]), ("drop-newest", [0, 1, 2, 3])])
+def test_a_capacity_that_falls_is_kept_to(policy: str, kept: list[int]) -> None:
+    """As when the pictures grow: what waits shall not take more memory than is allowed."""
+    queue: FrameQueue[str] = FrameQueue(policy, 4)
+    for number in range(4):
+        queue.put(frame(number))
+    queue.capacity = 2
+    queue.put(frame(4))
+    queue.put(frame(5))
+    assert drained(queue) == kept
+    assert queue.dropped == 6 - len(kept)
