@@ -130,11 +130,11 @@ def test_a_captioner_that_fails_ends_it_and_keeps_what_was_said(tmp_path: Path, 
                 raise EncoderError("no more")
             return super().caption(*given, **more)
 
-    said = []
+    said: list[str] = []
     with Library.open(tmp_path / "library", encoder=ToneEncoder()) as library:
+        watching = stream_captions(library, str(film), captioner=Failing(), name="film")
         with pytest.raises(WordsMissing, match="EncoderError: no more"):
-            for caption in stream_captions(library, str(film), captioner=Failing(), name="film"):
-                said.append(caption.text)
+            said.extend(caption.text for caption in watching)
         kept = library.catalog.captions_of(library.video("film").id)
         assert len(said) == 2
         assert [one.text for one in kept] == said
