@@ -69,6 +69,7 @@ class Asking:
         confident: bool = False,
         mode: Mode = "visual",
         after: datetime | None = None,
+        before: datetime | None = None,
     ) -> list[Moment]:
         """The moments nearest to one of: words, a picture, a point in an indexed video, a vector. Best first.
 
@@ -89,8 +90,8 @@ class Asking:
             confident: only moments of the percentile ``search.confident_percentile`` or above; often none.
             mode: look at what is seen ("visual"), at what captions say ("captions": no model is loaded), or at both
                 ("hybrid"); the latter two need words. See :mod:`pipeline.search_captions`.
-            after: only what was recorded after this (aware) time, of live streams and of files of which the start
-                time is known; moments are cut to it.
+            after, before: only what was recorded after and before these (aware) times, of live streams and of files of
+                which the start time is known; moments are cut to them.
 
         Raises:
             QueryError: none or several of the four; a picture that cannot be read; a time outside the video;
@@ -123,6 +124,7 @@ class Asking:
             end_seconds=end_seconds,
             added_after=added_after,
             after=after,
+            before=before,
         )
         if mode == "visual":
             moments = self._seen(asked, limit, where)

@@ -35,6 +35,7 @@ _NOTHING = 4
     metavar="TIME",
     help="Only what was recorded after this time: of live streams, and of videos whose start time is known.",
 )
+@click.option("--before", metavar="TIME", help="Only what was recorded before this time; with --after, in between.")
 @click.option(
     "--mode",
     type=click.Choice(["visual", "captions", "hybrid"]),
@@ -56,6 +57,7 @@ def query(
     end_seconds: float | None,
     added_after: str | None,
     after: str | None,
+    before: str | None,
     mode: Mode,
     confident: bool,
     device: str | None,
@@ -71,7 +73,7 @@ def query(
       longreel query --image lost-bicycle.jpg --tag gate
       longreel query --like gate.mp4@83.5 --limit 20 --json
       longreel query "a red kite" --confident
-      longreel query "a red van" --after 2026-01-31T08:00 --mode hybrid
+      longreel query "a red van" --after 2026-01-31T08:00 --before 2026-01-31T09:30
 
     A score is the cosine between query and moment: compare it with other scores of the same query only. "pct" says what
     it is worth: of how many plain questions in a hundred, asked of the same library without having a particular answer
@@ -108,6 +110,7 @@ def query(
             end_seconds=end_seconds,
             added_after=_time("--added-after", added_after) if added_after else None,
             after=_time("--after", after) if after else None,
+            before=_time("--before", before) if before else None,
             mode=mode,
         )
         level = settings.search.confident_percentile

@@ -16,7 +16,7 @@ from pipeline.errors import LibraryError
 from pipeline.live.types import Connection, utc_at
 from pipeline.media import Span
 
-__all__ = ["FOREVER_SECONDS", "AnchorCatalog", "anchors_in", "spans_after"]
+__all__ = ["FOREVER_SECONDS", "AnchorCatalog", "anchors_in", "spans_between"]
 
 FOREVER_SECONDS = 1e12
 
@@ -103,15 +103,20 @@ def anchors_in(rows: Rows, video_ids: Sequence[str] | None = None) -> dict[str, 
     return found
 
 
-def spans_after(anchors: Sequence[Connection], after: datetime) -> list[Span]:
-    """Where in a video the wall clock is later than a time, in order; neighbours are joined.
+def spans_between(anchors: Sequence[Connection], after: datetime | None, before: datetime | None) -> list[Span]:
+    """Where in a video the wall clock is later than ``after`` and earlier than ``before``, in order; neighbours are
+    joined. ``None`` is no limit.
 
     A clock that was set back between two connections may give several spans.
     """
     found: list[Span] = []
     ends = [right.start_seconds for _, right in pairwise(anchors)] + [FOREVER_SECONDS]
     for anchor, end in zip(anchors, ends, strict=True):
-        start = max(anchor.start_seconds, anchor.start_seconds + (after - anchor.utc).total_seconds())
+        start = anchor.start_seconds
+        if after is not None:
+            start = max(start, start + (after - anchor.utc).total_seconds())
+        if before is not None:
+            end = min(end, anchor.start_seconds + (before - anchor.utc).total_seconds())
         if start >= end:
             continue
         if found and found[-1].end_seconds == start:

@@ -16,10 +16,10 @@ _FOREVER_SECONDS = 1e12
 @dataclass(frozen=True)
 class Filter:
     """Where to look: one video, videos with a tag or added after a time, a range of media time within videos, and what
-    was recorded after a time.
+    was recorded after a time, before one, or between two.
 
-    ``after`` is the wall clock: of a stream by its connections, of a file by its start time; files of which nobody
-    knows when they were recorded are left out.
+    ``after`` and ``before`` are the wall clock: of a stream by its connections, of a file by its start time; files of
+    which nobody knows when they were recorded are left out.
 
     Raises:
         QueryError: a range that ends before it starts or is not finite, or a time without a time zone.
@@ -31,11 +31,15 @@ class Filter:
     end_seconds: float | None = None
     added_after: datetime | None = None
     after: datetime | None = None
+    before: datetime | None = None
 
     def __post_init__(self) -> None:
-        for name, time in (("added_after", self.added_after), ("after", self.after)):
+        for name in ("added_after", "after", "before"):
+            time: datetime | None = getattr(self, name)
             if time is not None and time.tzinfo is None:
                 raise QueryError(f"{name} {time.isoformat()} has no time zone")
+        if self.after is not None and self.before is not None and self.before <= self.after:
+            raise QueryError(f"before {self.before.isoformat()} must be later than after {self.after.isoformat()}")
         _ = self.span  # checks the range
 
     @property

@@ -1,4 +1,5 @@
-"""What was recorded after a time: of streams by their connections, of files by their start time."""
+"""What was recorded after a time, before one, or between two: of streams by their connections, of files by their start
+time."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 import pipeline.catalog.filtering
 from pipeline.catalog import Catalog
-from pipeline.catalog.anchors import FOREVER_SECONDS, spans_after
+from pipeline.catalog.anchors import FOREVER_SECONDS, spans_between
 from pipeline.catalog.filters import Filter
 from pipeline.errors import QueryError
 from pipeline.live.types import Connection, utc_at
@@ -91,6 +92,31 @@ def test_files_and_streams(either: Catalog) -> None:
     assert either.places(Filter(tag="x"), [during]) is None
 
 
+def test_before_a_time_and_between_two(either: Catalog) -> None:
+    """The same files and stream; what lies around noon, and nothing of before or after that."""
+    early, during, _late = (file(either, f"/{i}.mp4", later(start)) for i, start in enumerate((-600, -25, 100)))
+    file(either, "/unknown.mp4", None)
+    live = stream(either, "rtsp://cam/1", (0.0, -30.0), (40.0, 300.0))
+    assert seen(either, Filter(before=NOON)) == {
+        early: [0.0, 10.0, 20.0, 30.0, 40.0, 50.0],
+        during: [0.0, 10.0, 20.0],
+        live: [0.0, 10.0, 20.0],
+    }
+    assert seen(either, Filter(after=later(-20), before=later(8))) == {
+        during: [0.0, 10.0, 20.0, 30.0],
+        live: [10.0, 20.0, 30.0],
+    }
+    assert seen(either, Filter(after=later(20), before=later(90))) == {during: [40.0, 50.0]}, "the stream was away"
+    assert seen(either, Filter(after=later(-700), before=later(-500))) == {early: [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]}
+    assert seen(either, Filter(before=later(-10_000))) == {}
+    assert sum(map(len, seen(either, Filter(before=later(10_000))).values())) == 24, "all but the unknown"
+    assert either.places(Filter(after=later(-20), before=later(8)), [during, live]) == {
+        during: [Span(5.0, 33.0)],
+        live: [Span(10.0, 38.0)],
+    }
+    assert either.places(Filter(before=later(-28)), [during, live]) == {during: [], live: [Span(0.0, 2.0)]}
+
+
 def test_a_clock_that_was_set_back(either: Catalog) -> None:
     live = stream(either, "rtsp://cam/1", (0.0, 0.0), (30.0, -100.0))
     assert seen(either, Filter(after=later(10))) == {live: [10.0, 20.0]}
@@ -110,28 +136,40 @@ def test_a_time_needs_a_zone() -> None:
         Filter(after=datetime(2026, 1, 31, 12))
     assert Filter().is_empty
     assert not Filter(after=NOON).is_empty
+    assert not Filter(before=NOON).is_empty
+    with pytest.raises(QueryError, match="before 2026-01-31T12:00:00 has no time zone"):
+        Filter(before=datetime(2026, 1, 31, 12))
+    with pytest.raises(QueryError, match="must be later than after"):
+        Filter(after=NOON, before=NOON)
 
 
 @given(
     anchors=st.lists(st.tuples(st.integers(1, 100), st.integers(-500, 500)), min_size=1, max_size=5),
-    after=st.integers(-600, 600),
+    after=st.none() | st.integers(-600, 600),
+    length=st.none() | st.integers(1, 600),
     asked=st.integers(0, 2000),
 )
-@example(anchors=[(10, 0), (10, 100)], after=10, asked=0)  # the first ends where it would begin
-def test_spans_are_where_the_clock_is_later(anchors: list[tuple[int, int]], after: int, asked: int) -> None:
+@example(anchors=[(10, 0), (10, 100)], after=10, length=None, asked=0)  # the first ends where it would begin
+def test_spans_are_where_the_clock_is_between(
+    anchors: list[tuple[int, int]], after: int | None, length: int | None, asked: int
+) -> None:
     found, start = [], 0
-    for number, (length, utc) in enumerate(anchors):
+    for number, (lasts, utc) in enumerate(anchors):
         found.append(Connection(number, float(start), later(utc)))
-        start += length
-    spans = spans_after(found, later(after))
+        start += lasts
+    least = None if after is None else later(after)
+    most = None if length is None else later((after or 0) + length)
+    spans = spans_between(found, least, most)
     assert spans == sorted(spans)
     assert all(left.end_seconds < right.start_seconds for left, right in itertools.pairwise(spans))
     at = asked + 0.5
     clock = utc_at(found, at)
     assert clock is not None
-    assert any(span.contains(at) for span in spans) == (clock > later(after))
+    assert any(span.contains(at) for span in spans) == (
+        (least is None or clock > least) and (most is None or clock < most)
+    )
 
 
 def test_times_keep_their_zone() -> None:
     east = datetime(2026, 1, 31, 14, tzinfo=timezone(timedelta(hours=2)))
-    assert spans_after([Connection(0, 0.0, east)], later(5.0)) == [Span(5.0, FOREVER_SECONDS)]
+    assert spans_between([Connection(0, 0.0, east)], later(5.0), None) == [Span(5.0, FOREVER_SECONDS)]
