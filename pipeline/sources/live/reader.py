@@ -27,7 +27,6 @@ from pipeline.errors import (
 from pipeline.live.types import Connection, LiveState, StreamCounts
 from pipeline.media import Frame, MediaInfo
 from pipeline.sources.live.connection import LiveConnection, open_live
-from pipeline.sources.live.freeing import free_decoders
 from pipeline.sources.live.interrupt import Interrupt
 from pipeline.sources.live.kinds import KINDS, kind_of, patience_seconds, shown
 from pipeline.sources.live.messages import StateChange
@@ -135,7 +134,6 @@ class Reader(threading.Thread):
         while not self.interrupt.is_set():
             began = time.monotonic()
             error, ended = self._connected()
-            free_decoders()
             if self.interrupt.is_set():
                 break
             if ended:
@@ -191,7 +189,8 @@ class Reader(threading.Thread):
                 ended = connection.ends
             return (None, True) if ended else (StreamEnded(f"{shown(parts.url)}: the server closed the stream"), False)
         except SourceError as error:
-            return error.with_traceback(None), False  # which would hold on to the connection
+            # Its trace would hold the connection with its decoder, a hundred megabytes, until Python looks for rings.
+            return error.with_traceback(None), False
         finally:
             self.last_frame = None
             self._note_repeats()

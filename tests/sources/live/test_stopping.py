@@ -9,32 +9,42 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import pytest
 
-from pipeline.errors import StreamRefused, StreamTimeout, UnexpectedError
+from pipeline.errors import StreamEnded, StreamRefused, StreamTimeout, UnexpectedError
 from pipeline.live.types import LiveState
-from pipeline.sources.live import LiveOptions, LiveStream, freeing, open_live, reader
+from pipeline.sources.live import LiveOptions, LiveStream, open_live, reader
 from pipeline.sources.live.feeds import PipeFeed, TailFeed
 from pipeline.sources.live.interrupt import Interrupt
 from pipeline.sources.live.kinds import KINDS, Kind, Opening
+from pipeline.sources.live.srt import SrtFeed
 from tests.sources.live.servers import ByteServer, free_port, transport_stream
 from tests.sources.live.watching import watch
 
 
 def test_stopping_while_srt_waits_for_a_server_that_is_not_there() -> None:
     """SRT's own waiting holds up whoever closes its socket, for as long as opening may take."""
-    with watch(f"srt://127.0.0.1:{free_port()}", open_seconds=300.0) as watched:
-        watched.until(lambda w: w.stream._reader is not None and w.stream._reader.due is not None)
-        stopper = threading.Thread(target=watched.stream.stop, daemon=True)
-        stopper.start()
-        stopper.join(20)
-        assert not stopper.is_alive()
-        reading = watched.stream._reader
-        assert reading is not None
-        watched.to_the_end()
-        assert not reading.is_alive()
-        assert watched.states[-1].reason == "stopped"
+    interrupt = Interrupt()
+    feed = SrtFeed(f"srt://127.0.0.1:{free_port()}", 300.0, 300.0, interrupt)
+    said: list[str] = []
+
+    def read() -> None:
+        with interrupt:
+            try:
+                feed.read(1000)
+            except StreamEnded as error:
+                said.append(str(error))
+
+    threads = [threading.Thread(target=work, daemon=True) for work in (read, interrupt.set)]
+    threads[0].start()
+    while not feed._sockets:
+        time.sleep(0.01)
+    time.sleep(0.3)  # for it to be called up
+    threads[1].start()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+    assert "stopped" in said[0]
 
 
 def test_an_analysis_that_takes_too_long_is_no_stream(live_clip: Path) -> None:
@@ -126,19 +136,19 @@ def test_a_reader_that_hangs_keeps_its_recorder_to_itself(monkeypatch: pytest.Mo
         event.set()
 
 
-def test_nothing_is_kept_of_connections_that_are_over(live_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decoder holds a hundred megabytes, in a ring of objects that Python finds when it likes."""
-    monkeypatch.setattr(freeing, "_SECONDS", 0.0)
+def test_nothing_is_kept_of_connections_that_are_over(live_clip: Path) -> None:
+    """A decoder holds a hundred megabytes and threads; rings of objects are found when Python likes."""
     gc.collect()
     gc.disable()
     try:
         with (
             ByteServer([transport_stream(live_clip, "-t", "0.4")]) as server,
-            watch(server.url, backoff_seconds=0.01, backoff_max_seconds=0.01, policy="wait") as watched,
+            watch(server.url, backoff_seconds=0.01, backoff_max_seconds=0.01, policy="wait", threads=5) as watched,
         ):
+            watched.until(lambda w: w.frames)
+            before = len(os.listdir("/proc/self/task"))
             watched.until(lambda w: len(w.connections) > 6)
-            alive = sum(isinstance(one, av.container.InputContainer) for one in gc.get_objects())
-            assert alive <= 2
+            assert len(os.listdir("/proc/self/task")) <= before + 5
     finally:
         gc.enable()
 
