@@ -21,6 +21,8 @@ class LiveOptions:
         transport: of RTSP: "tcp", "udp", or "auto": TCP, then UDP where the server will not.
         open_seconds: how long opening may take, up to the first picture.
         stall_seconds: without a frame for so long a stream is stalled; for twice as long, its connection is given up.
+            Of a playlist (.m3u8) frames come in pieces: it is stalled so long after one should have followed the last,
+            and given up after half a minute at the earliest.
         reconnect: go on with a stream whose connection was lost; without it, the stream ends there.
         first_attempts: how often a stream is tried that has never played; 0 tries for ever, as for a camera that may be
             off when one begins to watch it. What no further try can mend (wrong credentials, no video, a web page, an
