@@ -257,7 +257,7 @@ class StreamDigest:
         content = ClosedContent(closed, tokens, looks, _mean(self._settled))
         self._settled = []
         self._opened = None
-        if closed.boundary == "shot":
+        if closed.boundary in ("shot", "gap", "end"):
             self._last = None  # it shows nothing of what comes
         elif self._last is not None:
             self._last = replace(self._last, weight=0)  # what it goes on to stand for is counted anew

@@ -25,6 +25,7 @@ from pipeline.sources.live import StateChange, Tick
 __all__ = ["LiveWatcher"]
 
 _SHORTEST_SECONDS = 1e-6
+_HOLE_SECONDS = 5.0  # without a frame: what was seen before it says nothing of it
 
 
 class LiveWatcher:
@@ -54,7 +55,7 @@ class LiveWatcher:
         self._start: float | None = None  # of the open window
         self._until = 0.0  # how far everything is known
         self._fresh = False  # something new was seen in the open window
-        self._after_shot = True  # the open window began with a shot, or with a connection
+        self._after_shot = True  # the open window began with a shot, or after a gap
         self._connection: Connection | None = None
         self._new_connections: list[Connection] = []
         self._state, self._reason = LiveState.CONNECTING, ""
@@ -123,14 +124,14 @@ class LiveWatcher:
         seconds = frame.pts_seconds
         is_cut = frame.pts in self._cuts
         self._cuts.discard(frame.pts)
+        if self._start is not None and seconds - self._until > _HOLE_SECONDS:
+            self._end_window("gap")  # frames were dropped, or the camera sent none
         if self._start is None:
             self._begin_window(seconds)
         assert self._start is not None
         if is_cut and seconds > self._start:
             self._until = max(self._until, seconds)
             self._end_window("shot", seconds)
-            self._gate.reset()
-            self._after_shot = True
             self._begin_window(seconds)
         self._limit(seconds)
         self._spare = frame
@@ -200,8 +201,11 @@ class LiveWatcher:
         self._closed.append(ClosedWindow(self._index, Span(self._start, end), boundary, still))
         self._counts.windows += 1
         self._index += 1
-        self._after_shot = False
         self._start = None
+        # What begins after a shot or a gap begins with a look of its own; else the last one may stand on.
+        self._after_shot = boundary in ("shot", "gap", "end")
+        if self._after_shot:
+            self._gate.reset()
 
     # -- blocks --------------------------------------------------------------------------------------------------------
 

@@ -237,10 +237,30 @@ def test_a_picture_that_the_model_cannot_take_costs_its_block_only() -> None:
         assert [(span.start_seconds, span.end_seconds) for span in spans] == [(0, 10), (10, 12)]
 
 
-def test_time_that_was_passed_over_is_no_deep_recursion() -> None:
+def test_frames_that_were_dropped_are_a_gap() -> None:
+    """Nothing claims the time between; what was seen before stands for nothing behind it."""
+    step = round(1 / 4 / playing.LIVE_TIME_BASE)
+    numbers = [*range(13), *range(70, 90)]  # up to 3.25 s, and from 17.5 s
+    frames = [
+        Frame(playing.picture(1 if number < 13 else 2), number * step, step, playing.LIVE_TIME_BASE)
+        for number in numbers
+    ]
+    options = (playing.SamplingOptions(), playing.GateOptions(), playing.SegmentOptions(), WindowOptions())
+    blocks = list(playing.blocks(playing.LiveWatcher(*options), [Connection(0, 0.0, START), *frames]))
+    spans = [(w.span.start_seconds, w.span.end_seconds, w.boundary) for w in closed_of(blocks)]
+    assert spans == [(0.0, 3.25, "gap"), (17.5, 22.5, "end")]
+    windows, _ = committed(blocks)
+    for window in windows:
+        first, last = window.record.vectors.start_seconds[0], window.record.vectors.end_seconds[-1]
+        assert (first, last) == (window.span.start_seconds, window.span.end_seconds)
+        assert last <= 3.25 or first >= 17.5
+
+
+def test_a_pause_of_an_hour_is_not_cut_into_windows() -> None:
     step = round(1 / playing.LIVE_TIME_BASE)
     frames = [Frame(playing.picture(1), at * step, step, playing.LIVE_TIME_BASE) for at in (0, 1, 400_000)]
     watcher = playing.LiveWatcher(
         playing.SamplingOptions(), playing.GateOptions(), playing.SegmentOptions(detector="none"), WindowOptions()
     )
-    assert len(closed_of(list(playing.blocks(watcher, [Connection(0, 0.0, START), *frames])))) > 1000
+    closed = closed_of(list(playing.blocks(watcher, [Connection(0, 0.0, START), *frames])))
+    assert [(window.span.start_seconds, window.span.end_seconds) for window in closed] == [(0, 2), (400_000, 400_001)]
