@@ -232,6 +232,8 @@ def summary_of(session: StreamSession) -> str:
         parts.append(f"caption lag p95 {lag:.1f} s")
     if (fresh := session.freshness.percentile(0.95)) is not None:
         parts.append(f"searchable after p95 {fresh:.1f} s")
+    if counts.messages:
+        parts.append(f"last message: {counts.messages[-1]}")
     return ", ".join(parts)
 
 

@@ -322,8 +322,6 @@ def test_a_stream_lives_and_can_be_stopped_while_its_worker_is_waited_for(
     monkeypatch.setattr(jobs.live.run, "RESTART_SECONDS", (1000.0, 1000.0))
 
     class Crashes(LiveReporter):
-        beaten = 0.0
-
         def beat(self, sessions: Any) -> None:
             (session,) = sessions
             if session.state is LiveState.RECONNECTING:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.live.lanes import too_many
-from jobs.live.show import JsonLive, LineLive, ScreenLive, stream_table
+from jobs.live.show import JsonLive, LineLive, ScreenLive, stream_table, summary_of
 from pipeline.catalog import Catalog
 from pipeline.errors import StreamRefused
 from pipeline.live.session import StreamSession
@@ -66,6 +66,12 @@ def test_json(session: StreamSession, capsys: pytest.CaptureFixture[str]) -> Non
     assert (events[3]["lag_seconds"], events[3]["extends"], events[4]["extends"]) == (0.4, False, True)
     assert events[-1]["error"] == {"type": "StreamRefused", "message": "rtsp://camera/live: refused"}
     assert {"frames_dropped", "windows_skipped", "caption_lag", "freshness", "gap_seconds"} <= events[-1].keys()
+
+
+def test_what_went_wrong_is_told_with_how_it_did(session: StreamSession) -> None:
+    assert "last message" not in summary_of(session)
+    session.note("gate.vtt: cannot be written")
+    assert summary_of(session).endswith("last message: gate.vtt: cannot be written")
 
 
 def test_a_screen(session: StreamSession, capsys: pytest.CaptureFixture[str]) -> None:
