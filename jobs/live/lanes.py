@@ -8,13 +8,16 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from csat_fusion.errors import LongreelError
 from jobs.live.running import RESTART_SECONDS, LiveReporter, RunningStream, unforeseen
 from jobs.live.workers import LiveTaken, LiveWords, WindowKey
 from jobs.pool import LostWorker, answer
 from pipeline.live.types import LiveBlock
+
+if TYPE_CHECKING:
+    from encoders.vlm.counts import VlmCounts
 
 __all__ = ["EncodeLane"]
 
@@ -50,6 +53,7 @@ class EncodeLane:
     def __init__(self, worker: Any, reporter: LiveReporter, *, captions: bool, most: int) -> None:
         self.worker = worker
         self.streams = 0  # that are under way here
+        self.asked: VlmCounts | None = None  # what asking a captioner behind an address has cost
         self._reporter = reporter
         self._captions, self._most = captions, most
         self._blocks: asyncio.Queue[_Waiting] = asyncio.Queue()
@@ -181,7 +185,7 @@ class EncodeLane:
         skipped = too_many(chosen, self._most)
         kept = [one for one in chosen if one not in skipped]
         _skip(skipped)
-        words = LiveWords((), ())
+        words = LiveWords()
         try:
             words = await answer(self.worker.caption.remote([key for _, key in kept], [key for _, key in skipped]))
         except LostWorker:
@@ -191,8 +195,12 @@ class EncodeLane:
             # A captioner that is out of reach costs words, not the streams.
             _skip(kept, f"{type(error).__name__}: {error}")
             self._reporter.note(f"{len(kept)} windows got no words: {type(error).__name__}: {error}")
-        unknown = set(words.unknown)
-        _skip([one for one in kept if one[1] in unknown], "windows were lost with an encode worker")
+        _skip([one for one in kept if one[1] in words.unknown], "windows were lost with an encode worker")
+        if words.missing:
+            _skip([one for one in kept if one[1] in words.missing], words.reason)
+            self._reporter.note(f"{len(words.missing)} windows got no words: {words.reason}")
+        if words.asked is not None:
+            self.asked = words.asked if self.asked is None else self.asked + words.asked
         by_id = {stream.id: stream for stream, _ in kept}
         for caption in words.captions:
             stream = by_id[caption.stream]

@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from csat_fusion.errors import LongreelError
 from jobs.errors import WorkerLost
@@ -24,6 +24,9 @@ from jobs.settings import RunSettings
 from jobs.workers import ray_class
 from pipeline.errors import DiskFull, LibraryBusy
 from pipeline.live.types import LiveBlock
+
+if TYPE_CHECKING:
+    from encoders.vlm.counts import VlmCounts
 
 __all__ = ["LiveEngine", "LiveReporter", "RunningStream", "StreamResult", "together"]
 
@@ -93,6 +96,12 @@ class LiveEngine:
         await asyncio.gather(*self._loops, return_exceptions=True)
         for worker in self._encoders:
             _kill(worker)
+
+    @property
+    def asked(self) -> VlmCounts | None:
+        """What asking a captioner behind an address has cost so far; ``None``: there is none."""
+        counts = [lane.asked for lane in self._lanes if lane.asked is not None]
+        return sum(counts[1:], counts[0]) if counts else None
 
     def _loop_ended(self, loop: asyncio.Task[None]) -> None:
         error = None if loop.cancelled() else loop.exception()

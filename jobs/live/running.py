@@ -16,6 +16,8 @@ from pipeline.live.session import StreamSession
 from pipeline.live.types import LiveCaption
 
 if TYPE_CHECKING:
+    from encoders.vlm.counts import VlmCounts
+    from encoders.vlm.options import VlmOptions
     from jobs.live.lanes import EncodeLane
 
 __all__ = ["RESTART_SECONDS", "LiveReporter", "RunningStream", "StreamResult", "unforeseen"]
@@ -34,6 +36,7 @@ class LiveReporter:
     def captioned(self, session: StreamSession, caption: LiveCaption) -> None: ...
     def beat(self, sessions: Sequence[StreamSession]) -> None: ...
     def stream_ended(self, session: StreamSession, error: LongreelError | None) -> None: ...
+    def asked(self, captioner: str, counts: VlmCounts, prices: VlmOptions) -> None: ...
     def close(self) -> None: ...
 
 

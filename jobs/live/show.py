@@ -18,6 +18,9 @@ from pipeline.live.types import LiveCaption, LiveState
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from encoders.vlm.counts import VlmCounts
+    from encoders.vlm.options import VlmOptions
+
 __all__ = ["JsonLive", "LineLive", "ScreenLive", "stream_table"]
 
 _STATUS_SECONDS = 30.0  # between two lines about all streams, where there is no screen to keep up
@@ -38,12 +41,26 @@ def said_when(caption: LiveCaption) -> str:
     return caption.utc.astimezone().strftime("%H:%M:%S")
 
 
+class _States:
+    """What was told of the state of each stream: the same again is no news, though it is tried again and again."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, str] = {}
+
+    def is_news(self, session: StreamSession) -> bool:
+        told = f"{session.state.value} {session.reason.partition('; again in ')[0]}"
+        before = self._told.get(session.name)
+        self._told[session.name] = told
+        return told != before
+
+
 class LineLive(LiveReporter):
     """One line for each thing that happens: captions to standard output, everything else to standard error."""
 
     def __init__(self) -> None:
         self._stdout = sys.stdout  # the one of now: while streams run, what libraries print goes to the log
         self._told = time.monotonic()
+        self._states = _States()
 
     def note(self, message: str) -> None:
         self._err(message)
@@ -53,7 +70,8 @@ class LineLive(LiveReporter):
 
     def state_changed(self, session: StreamSession) -> None:
         why = f": {session.reason}" if session.reason else ""
-        self._err(f"{session.name}: {session.state.value}{why}")
+        if self._states.is_news(session):
+            self._err(f"{session.name}: {session.state.value}{why}")
 
     def captioned(self, session: StreamSession, caption: LiveCaption) -> None:
         if not caption.extends:
@@ -70,6 +88,9 @@ class LineLive(LiveReporter):
             self._err(f"{session.name}: {type(error).__name__}: {error}")
         self._err(summary_of(session))
 
+    def asked(self, captioner: str, counts: VlmCounts, prices: VlmOptions) -> None:
+        self._err(f"asked {captioner}: {counts.line(prices)}")
+
     def _err(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
@@ -78,7 +99,7 @@ class LineLive(LiveReporter):
 
 
 class JsonLive(LiveReporter):
-    """JSON lines: note, stream, state, caption, status, end."""
+    """JSON lines: note, stream, state, caption, status, end, asked."""
 
     def __init__(self) -> None:
         self._stdout = sys.stdout  # see LineLive
@@ -123,6 +144,9 @@ class JsonLive(LiveReporter):
         told = None if error is None else {"type": type(error).__name__, "message": str(error)}
         self._say("end", session, state=session.state.value, error=told, **asdict(session.counts))
 
+    def asked(self, captioner: str, counts: VlmCounts, prices: VlmOptions) -> None:
+        self._say("asked", None, captioner=captioner, **counts.to_dict(prices))
+
     def _say(self, event: str, session: StreamSession | None = None, **values: Any) -> None:
         named = {} if session is None else {"stream": session.name, "video": session.video_id}
         line = json.dumps({"event": event, **named, **values}, ensure_ascii=False)
@@ -137,6 +161,7 @@ class ScreenLive(LiveReporter):
         from rich.live import Live
 
         self._sessions: list[StreamSession] = []
+        self._states = _States()
         self._console = Console(file=sys.stdout, highlight=False)  # see LineLive
         self._live = Live(
             console=self._console, refresh_per_second=4, transient=True, redirect_stdout=False, redirect_stderr=False
@@ -152,7 +177,7 @@ class ScreenLive(LiveReporter):
 
     def state_changed(self, session: StreamSession) -> None:
         self._update()
-        if session.state in (LiveState.STALLED, LiveState.RECONNECTING):
+        if self._states.is_news(session) and session.state in (LiveState.STALLED, LiveState.RECONNECTING):
             self._console.print(
                 f"{session.name}: {session.state.value}: {session.reason}", style="yellow", markup=False
             )
@@ -173,6 +198,9 @@ class ScreenLive(LiveReporter):
         if error is not None:
             self._console.print(f"{session.name}: {type(error).__name__}: {error}", style="red", markup=False)
         self._console.print(summary_of(session), markup=False)
+
+    def asked(self, captioner: str, counts: VlmCounts, prices: VlmOptions) -> None:
+        self._console.print(f"asked {captioner}: {counts.line(prices)}", style="dim", markup=False)
 
     def close(self) -> None:
         self._live.stop()
@@ -227,7 +255,8 @@ def summary_of(session: StreamSession) -> str:
     if counts.windows_skipped:
         parts.append(f"{counts.windows_skipped} windows without words")
     if counts.connections > 1:
-        parts.append(f"{counts.connections - 1} reconnects, {counts.gap_seconds:.1f} s without a picture")
+        again = "1 reconnect" if counts.connections == 2 else f"{counts.connections - 1} reconnects"
+        parts.append(f"{again}, {counts.gap_seconds:.1f} s without a picture")
     if (lag := session.caption_lag.percentile(0.95)) is not None:
         parts.append(f"caption lag p95 {lag:.1f} s")
     if (fresh := session.freshness.percentile(0.95)) is not None:

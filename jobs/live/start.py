@@ -241,6 +241,8 @@ async def _run(
                 running.append(RunningStream(task, session))
                 reporter.stream_started(session, task.uri)
             results = await together(engine, running, reporter, stop, request.duration_seconds)
+            if engine.asked is not None and engine.models.captioner is not None:
+                reporter.asked(engine.models.captioner.name, engine.asked, settings.captions.vlm)
         if stopped():
             raise Interrupted("stopped; everything that was captured is kept")
         return results

@@ -20,7 +20,8 @@ from pipeline.live.types import ClosedWindow, LiveBlock, LiveCaption, LiveWindow
 
 if TYPE_CHECKING:
     from encoders.base import EncoderInfo
-    from encoders.captioning import CaptionerInfo
+    from encoders.captioning import Captioner, CaptionerInfo
+    from encoders.vlm.counts import VlmCounts
     from pipeline.live.captions import LiveCaptioner
     from pipeline.live.digest import ClosedContent, LiveDigest
     from pipeline.sources.live import LiveStream
@@ -79,10 +80,14 @@ class LiveTaken:
 
 @dataclass(frozen=True)
 class LiveWords:
-    """Captions of windows; ``unknown``: this worker was restarted since it was given these."""
+    """Captions of windows. ``unknown``: this worker was restarted since it was given these. ``missing`` could not be
+    captioned, for the ``reason``. ``asked`` is what asking cost, of a captioner behind an address."""
 
-    captions: tuple[LiveCaption, ...]
-    unknown: tuple[WindowKey, ...]
+    captions: tuple[LiveCaption, ...] = ()
+    unknown: tuple[WindowKey, ...] = ()
+    missing: tuple[WindowKey, ...] = ()
+    reason: str = ""
+    asked: VlmCounts | None = None
 
 
 class LiveEncodeWorker:
@@ -100,6 +105,7 @@ class LiveEncodeWorker:
         self._digest_options, self._settings, self._encoder_options = digest, settings, encoder
         self._digest: LiveDigest | None = None
         self._words: LiveCaptioner | None = None
+        self._captioner: Captioner | None = None
         self._models: LiveModels | None = None
         self._contents: dict[WindowKey, ClosedContent] = {}
         self._loading = threading.Lock()
@@ -137,7 +143,7 @@ class LiveEncodeWorker:
         reads = False
         captioner = None
         if self._captions.model:
-            captioner = self._captions.load(replace(options, threads=threads))
+            captioner = self._captioner = self._captions.load(replace(options, threads=threads))
             reads = captioner.info.reads == encoder.info.fingerprint
             self._words = LiveCaptioner(
                 captioner, encoder.info.fingerprint, self._settings.captions, self._digest_options.tokens
@@ -168,14 +174,25 @@ class LiveEncodeWorker:
         """Words for these windows; those ``skipped`` get none.
 
         Raises:
-            EncoderError: the captioner cannot caption.
+            EncoderError: a picture cannot be looked at.
         """
+        from encoders.vlm.counts import VlmCounts, counts_of
+        from pipeline.live.captions import WordsMissing
+
         for key in skipped:
             self._contents.pop(key, None)
         found = [(key, self._contents.pop(key, None)) for key in windows]
         known = [(key[0], content) for key, content in found if content is not None]
-        captions = self._words.caption(known) if self._words is not None and known else []
-        return LiveWords(tuple(captions), tuple(key for key, content in found if content is None))
+        words = LiveWords(unknown=tuple(key for key, content in found if content is None))
+        if self._words is None or not known:
+            return words
+        before = (counts_of(self._captioner) or VlmCounts()) + VlmCounts()  # as they are now
+        try:
+            words = replace(words, captions=tuple(self._words.caption(known)))
+        except WordsMissing as failed:
+            words = replace(words, captions=failed.made, missing=failed.missing, reason=str(failed))
+        after = counts_of(self._captioner)
+        return words if after is None else replace(words, asked=after - before)
 
     def drop(self, stream: str) -> None:
         """Forget a stream that is over."""

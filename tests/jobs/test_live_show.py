@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from encoders.vlm.counts import VlmCounts
+from encoders.vlm.options import VlmOptions
 from jobs.live.lanes import too_many
 from jobs.live.show import JsonLive, LineLive, ScreenLive, stream_table, summary_of
 from pipeline.catalog import Catalog
@@ -41,6 +43,9 @@ def told(reporter: Any, session: StreamSession) -> None:
     reporter.captioned(session, LiveCaption("id", 1, Span(9.5, 12), "A dog", "tiny", 0.5, START, extends=True))
     reporter.beat([session])
     reporter.stream_ended(session, StreamRefused("rtsp://camera/live: refused"))
+    reporter.asked(
+        "vlm:m@http://localhost/v1", VlmCounts(requests=7, tokens_in=700, tokens_out=49), VlmOptions(price_in=2.0)
+    )
     reporter.close()
 
 
@@ -52,6 +57,32 @@ def test_lines(session: StreamSession, capsys: pytest.CaptureFixture[str]) -> No
     assert "gate: reconnecting: the server went away" in err
     assert "StreamRefused: rtsp://camera/live: refused" in err
     assert "3 captions" in err
+    assert err.endswith("asked vlm:m@http://localhost/v1: 7 requests, 700 tokens in, 49 out, 0.0014 USD\n")
+
+
+@pytest.mark.parametrize("kind", [LineLive, ScreenLive])
+def test_the_same_outage_is_told_once(
+    kind: type[LineLive] | type[ScreenLive], session: StreamSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However often it is tried again; another reason, or another outage, is news."""
+    reporter = kind()
+    for state, reason in (
+        (LiveState.RECONNECTING, "refused; again in 0.5 s"),
+        (LiveState.RECONNECTING, "refused; again in 1.0 s"),
+        (LiveState.RECONNECTING, "no route; again in 1.9 s"),
+        (LiveState.RECONNECTING, "no route; again in 4.1 s"),
+        (LiveState.PLAYING, ""),
+        (LiveState.RECONNECTING, "no route; again in 0.5 s"),
+    ):
+        session.state, session.reason = state, reason
+        reporter.state_changed(session)
+    reporter.close()
+    out, err = capsys.readouterr()
+    lines = [line for line in (out + err).splitlines() if "again in" in line]
+    assert lines == [
+        f"gate: reconnecting: {why}"
+        for why in ("refused; again in 0.5 s", "no route; again in 1.9 s", "no route; again in 0.5 s")
+    ]
 
 
 def test_json(session: StreamSession, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,12 +91,13 @@ def test_json(session: StreamSession, capsys: pytest.CaptureFixture[str]) -> Non
     events = [json.loads(line) for line in out.splitlines()]
     assert err == ""
     assert [event["event"] for event in events] == [
-        *("note", "stream", "state", "caption", "caption", "status", "end"),
+        *("note", "stream", "state", "caption", "caption", "status", "end", "asked"),
     ]
     assert events[3]["text"] == "A dog [red]runs[/red]"
     assert (events[3]["lag_seconds"], events[3]["extends"], events[4]["extends"]) == (0.4, False, True)
-    assert events[-1]["error"] == {"type": "StreamRefused", "message": "rtsp://camera/live: refused"}
-    assert {"frames_dropped", "windows_skipped", "caption_lag", "freshness", "gap_seconds"} <= events[-1].keys()
+    assert events[-2]["error"] == {"type": "StreamRefused", "message": "rtsp://camera/live: refused"}
+    assert {"frames_dropped", "windows_skipped", "caption_lag", "freshness", "gap_seconds"} <= events[-2].keys()
+    assert (events[-1]["requests"], events[-1]["cost"]) == (7, pytest.approx(0.0014))
 
 
 def test_what_went_wrong_is_told_with_how_it_did(session: StreamSession) -> None:
