@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from pipeline.caption_files.cues import Cue
+from pipeline.caption_files.resuming import FileEnd, segments_of
 from pipeline.caption_files.writers import CaptionWriter, vtt_cue
 from pipeline.errors import OptionError, OutputError
 
@@ -28,10 +29,11 @@ class HlsVttWriter(CaptionWriter):
         live: keep the last ``keep`` segments and let older ones go, as players of live video expect. Otherwise the
             playlist is of type EVENT and keeps all.
         offset_seconds: media time zero on the MPEG clock of the video beside which it is played.
+        go_on: the playlist of an earlier run, if there is one, stays; what was not said between is silence.
 
     Raises:
         OptionError: a target that is not above 0.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or the playlist there is not Longreel's to go on with.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class HlsVttWriter(CaptionWriter):
         live: bool = False,
         keep: int = 20,
         offset_seconds: float = 0.0,
+        go_on: bool = False,
     ) -> None:
         if not (math.isfinite(target_seconds) and target_seconds > 0):
             raise OptionError(f"target_seconds is {target_seconds}; allowed: more than 0")
@@ -51,9 +54,15 @@ class HlsVttWriter(CaptionWriter):
         self._next = 0  # segment that is not complete yet
         self._cues: list[Cue] = []
         self._begun = False
-        super().__init__(io.BytesIO(), where=str(path))
+        before = FileEnd()
+        if go_on and path.is_file() and path.stat().st_size:
+            self._first, self._next = segments_of(path)
+            self._begun = self._next > self._first
+            before = FileEnd(last_milliseconds=round(1000 * target_seconds * max(0, self._next - 1)))
+        super().__init__(io.BytesIO(), where=str(path), after=before)
         for old in self._files():
-            old.unlink(missing_ok=True)
+            if not self._first <= int(old.stem.rpartition("-")[2]) < self._next:
+                old.unlink(missing_ok=True)
         self._playlist(ended=False)
 
     def write(self, cue: Cue) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.errors import OutputError
 
-__all__ = ["FileEnd", "end_of"]
+__all__ = ["FileEnd", "end_of", "segments_of"]
 
 _CLOCK = rb"(\d{2,}):(\d\d):(\d\d)[.,](\d{3})"
 _VTT = re.compile(rb"(?:NOTE [^\n]*\n\n)?" + _CLOCK + rb" --> [^\n]*\n(?:[^\n]+\n)+\n")
@@ -48,6 +48,23 @@ def end_of(path: Path, form: str) -> FileEnd:
     if form == "srt":
         return _blocks(path, form, content, _SRT, 0)
     return _lines(path, form, content)
+
+
+def segments_of(path: Path) -> tuple[int, int]:
+    """The number of the first segment that a playlist of ours shows, and of the one that comes next; they are equal
+    where it shows none.
+
+    Raises:
+        OutputError: it is no such playlist, and would be spoiled.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    shown = [line for line in lines if line and not line.startswith("#")]
+    named = [re.fullmatch(re.escape(path.stem) + r"-(\d+)\.vtt", line) for line in shown]
+    numbers = [int(match[1]) for match in named if match is not None]
+    first = re.search(r"^#EXT-X-MEDIA-SEQUENCE:(\d+)$", "\n".join(lines), re.MULTILINE)
+    if lines[:1] != ["#EXTM3U"] or first is None or numbers != [int(first[1]) + i for i in range(len(shown))]:
+        raise _other(path, "m3u8")
+    return int(first[1]), int(first[1]) + len(numbers)
 
 
 def _blocks(path: Path, form: str, content: bytes, block: re.Pattern[bytes], at: int) -> FileEnd:

@@ -231,8 +231,7 @@ def open_writer(
 
     Args:
         live: the file is followed while it grows; segmented WebVTT then keeps its last segments only.
-        go_on: keep what an earlier run wrote and write on behind it; segmented WebVTT begins anew all the same.
-            Otherwise the file is a new one.
+        go_on: keep what an earlier run wrote and write on behind it. Otherwise the file is a new one.
 
     Raises:
         OptionError: an ending of no known form.
@@ -245,7 +244,7 @@ def open_writer(
         if form == _SEGMENTED:
             from pipeline.caption_files.hls import HlsVttWriter
 
-            return HlsVttWriter(Path(name), live=live)
+            return HlsVttWriter(Path(name), live=live, go_on=go_on)
         if go_on and Path(name).is_file():
             after = end_of(Path(name), form)
             out: BinaryIO = open(name, "r+b")  # noqa: SIM115 (the writer closes it)

@@ -86,6 +86,45 @@ def test_time_does_not_go_back_behind_an_earlier_run(form: str, tmp_path: Path) 
     assert path.read_text() == write_cues([Cue(3600, 3605, "one")], form)
 
 
+def test_a_playlist_goes_on_with_silence_between(tmp_path: Path) -> None:
+    """Its numbers never go back, its segments follow each other, and what is no more shown is gone."""
+    path = tmp_path / "gate.m3u8"
+    said: list[list[str]] = []
+    for run in ([Cue(1, 8, "one")], [], [Cue(20, 22, "two"), Cue(50, 55, "three")]):
+        with open_writer(path, live=True, go_on=True) as writer:
+            assert "#EXT-X-ENDLIST" not in path.read_text()
+            for cue in run:
+                writer.write(cue)
+        names = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+        assert sorted(one.name for one in tmp_path.glob("*.vtt")) == names
+        said.append([" ".join(one.text for one in webvtt.read(str(tmp_path / name)).captions) for name in names])
+    assert said[0] == said[1] == ["one", "one"]
+    assert said[2] == ["one", "one", "", "two", "", "", "", "", "three", "three"]
+
+
+def test_a_playlist_after_days_shows_the_last_minutes(tmp_path: Path) -> None:
+    path = tmp_path / "gate.m3u8"
+    for start in (0.0, 3 * 86400.0):
+        with open_writer(path, live=True, go_on=True) as writer:
+            assert writer.reached_seconds <= start
+            writer.write(Cue(start, start + 5, "words"))
+    names = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    assert len(names) == 20
+    assert names[-1] == f"gate-{3 * 86400 // 6:05d}.vtt"
+    assert sorted(one.name for one in tmp_path.glob("*.vtt")) == names
+
+
+@pytest.mark.parametrize(
+    "content", ["#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:6,\nfilm-0.ts\n", "a list\n", "#EXTM3U\ngate-00000.vtt\n"]
+)
+def test_a_playlist_of_somebody_else_is_left_as_it_is(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "gate.m3u8"
+    path.write_text(content)
+    with pytest.raises(OutputError, match=r"gate\.m3u8: is there already, and not as Longreel writes m3u8"):
+        open_writer(path, live=True, go_on=True)
+    assert path.read_text() == content
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
