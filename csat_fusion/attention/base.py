@@ -27,7 +27,7 @@ from csat_fusion.measurements.hashing import checked_seed
 from csat_fusion.recovery.base import fraction
 from csat_fusion.tables import Entry, Table
 
-__all__ = ["ATTENTIONS", "Attended", "AttentionMap", "CrossAttention", "Memory", "make_attention"]
+__all__ = ["ATTENTIONS", "Attended", "AttentionMap", "CrossAttention", "Held", "Memory", "make_attention"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +55,15 @@ class Attended(NamedTuple):
     context: Tensor
     measurements: Tensor | None = None
     tokens: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Tokens ready to be read: ``key`` and ``value`` ``[B, H, m, dh]``, ``weight [B, m]`` (``None``: one each)."""
+
+    key: Tensor
+    value: Tensor
+    weight: Tensor | None
 
 
 class CrossAttention(nn.Module, ABC):
@@ -221,6 +230,41 @@ class CrossAttention(nn.Module, ABC):
             weights, start_seconds, end_seconds, query_seconds,
         )  # fmt: skip
 
+    def hold(
+        self,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        *,
+        weights: Tensor | None = None,
+        start_seconds: Tensor | None = None,
+        end_seconds: Tensor | None = None,
+    ) -> Held:
+        """Tokens that many queries will read one after the other, compressed and projected once; see :meth:`forward`
+        for what they are. For a decoder that writes word by word; it lives as long as who made it wants.
+
+        Raises:
+            CompressionError: as :meth:`forward`.
+        """
+        self._check(key.new_zeros(*key.shape[:1], 1, self.embed_dim), key, value)
+        self._check_rows(key, weights=weights, start_seconds=start_seconds, end_seconds=end_seconds)
+        memory = Memory(key, value, token_masses(key, weights, key_padding_mask), ready=weights is not None)
+        memory = self._compress(memory, start_seconds, end_seconds)
+        weight, bias = self._in_proj()
+        k, v = (
+            split_heads(_projected(tokens, weight[i], bias[i]), self.num_heads)
+            for i, tokens in ((1, memory.key), (2, memory.value))
+        )
+        return Held(k, v, memory.weight)
+
+    def read(self, query: Tensor, held: Held) -> Tensor:
+        """What :meth:`forward` gives for ``query [B, q, E]`` and the tokens held, without masks of pairs."""
+        weight, bias = self._in_proj()
+        q = split_heads(_projected(query, weight[0], bias[0]), self.num_heads)
+        seen = self._attend(q, held.key, held.value, held.weight, None, False)
+        out: Tensor = self.out_proj(join_heads(seen.context))
+        return out
+
     def _forward(
         self,
         query: Tensor,
@@ -268,14 +312,16 @@ class CrossAttention(nn.Module, ABC):
         return out, tokens
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if self.in_proj_weight is not None:
-            weights: Any = self.in_proj_weight.chunk(3)
-        else:
-            weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
-        biases: Any = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
-        inputs = (query, key, value)
-        q, k, v = (split_heads(_projected(*row), self.num_heads) for row in zip(inputs, weights, biases, strict=True))
+        rows = zip((query, key, value), *self._in_proj(), strict=True)
+        q, k, v = (split_heads(_projected(*row), self.num_heads) for row in rows)
         return q, k, v
+
+    def _in_proj(self) -> tuple[Any, Any]:
+        """Weights and biases of the projections of queries, keys and values."""
+        weights: Any = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+        if self.in_proj_weight is not None:
+            weights = self.in_proj_weight.chunk(3)
+        return weights, (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
 
     def _called(self) -> str:
         return type(self).__name__

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from csat_fusion.attention.base import CrossAttention, make_attention
+from csat_fusion.attention.base import CrossAttention, Held, make_attention
 from csat_fusion.attention.csat_module import CSATCrossAttention
 from csat_fusion.attention.merge import merge_rows, row_masses, ward_rows
 from csat_fusion.compressors.budget import Budget
@@ -26,7 +26,7 @@ from encoders.errors import CaptionerUnavailable, EncoderInputError
 from encoders.openclip.times import add_times
 from encoders.openclip.visual import VisualTokens, padded
 
-__all__ = ["CocaDecoder", "attend_to", "merged_tokens"]
+__all__ = ["CocaDecoder", "attend_to", "held_by", "merged_tokens", "read_held"]
 
 _PROJECTIONS = (
     *("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias"),
@@ -179,6 +179,27 @@ def attend_to(block: Any, x: Tensor, keys: Tensor, visual: VisualTokens, looked:
     if looked is not None:
         looked.append(weights)
     x = x + block.ls_1(seen)
+    out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
+    return out
+
+
+def held_by(block: Any, visual: VisualTokens) -> Held:
+    """The visual tokens as a cross-attention block reads them, for :func:`read_held`."""
+    keys = block.ln_1_kv(visual.tokens)
+    held: Held = block.attn.hold(
+        keys,
+        keys,
+        visual.padding,
+        weights=visual.weights,
+        start_seconds=visual.start_seconds,
+        end_seconds=visual.end_seconds,
+    )
+    return held
+
+
+def read_held(block: Any, x: Tensor, held: Held) -> Tensor:
+    """As :func:`attend_to`, of tokens that are held."""
+    x = x + block.ls_1(block.attn.read(block.ln_1(x), held))
     out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
     return out
 

@@ -1,7 +1,7 @@
 """The caption decoder one word at a time: what was read stays, only the new word is computed.
 
-Keys and values of the words so far are kept in the text tower and in the decoder. Of the visual tokens nothing is added
-and nothing copied: all beams of a window are queries to the same m tokens.
+Keys and values of the words so far are kept in the text tower and in the decoder. Those of the visual tokens are made
+once a caption, and go with it: all beams of a window are queries to the same m tokens.
 
 Shapes: B windows, K beams of each, N = B * K rows, t words so far, d width, H heads, dh = d / H, V vocabulary.
 """
@@ -17,7 +17,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from csat_fusion.attention.core import join_heads, split_heads
 from encoders.errors import CaptionerUnavailable
-from encoders.openclip.decoder import CocaDecoder, attend_to
+from encoders.openclip.decoder import CocaDecoder, held_by, read_held
 from encoders.openclip.visual import VisualTokens
 
 __all__ = ["Steps", "check_steps"]
@@ -52,7 +52,7 @@ class Steps:
         self._visual = decoder.prepared(visual)
         self._beams = beams
         # the same for every word
-        self._keys = [block.ln_1_kv(self._visual.tokens) for block in decoder.model.text_decoder.cross_attn]
+        self._held = [held_by(block, self._visual) for block in decoder.model.text_decoder.cross_attn]
         self._kept: list[tuple[Tensor, Tensor] | None] = [None for _ in _blocks(decoder)]
         self.length = 0
 
@@ -68,11 +68,11 @@ class Steps:
             place += 1
         if text.cls_emb is None:  # with it, open_clip's tower norms the summary only
             x = text.ln_final(x)
-        for own, cross, keys in zip(writer.resblocks, writer.cross_attn, self._keys, strict=True):
+        for own, cross, held in zip(writer.resblocks, writer.cross_attn, self._held, strict=True):
             x = self._read_words(own, x, place)
             place += 1
-            rows = x.view(len(keys), self._beams, -1)
-            x = attend_to(cross, rows, keys, self._visual).reshape(x.shape)
+            rows = x.view(len(self._visual), self._beams, -1)
+            x = read_held(cross, rows, held).reshape(x.shape)
         self.length += 1
         return self._decoder.scores(x)[:, 0].float().log_softmax(dim=-1)
 

@@ -285,6 +285,28 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone(case: Case) -> 
 
 
 @every
+def test_tokens_that_are_held_are_read_as_ever(case: Case) -> None:
+    """With padding and with weights, merged and not, also by one query after the other, unless landmarks are made of
+    all of them; what is wrong is refused when they are held."""
+    layer = case.make(8).eval()
+    query, key, value = inputs()
+    gone = torch.zeros(3, N, dtype=torch.bool)
+    gone[1, N // 2 :] = True
+    weights = random(3, N, seed=4).abs() + 0.5
+    for padding, mass in ((None, None), (gone, None), (gone, weights)):
+        wanted, _ = layer(query, key, value, padding, weights=mass)
+        held = layer.hold(key, value, padding, weights=mass)
+        torch.testing.assert_close(layer.read(query, held), wanted, rtol=1e-4, atol=1e-5)
+        if case.name != "nystrom":
+            found = torch.cat([layer.read(query[:, i : i + 1], held) for i in range(query.shape[1])], dim=1)
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    with pytest.raises(CompressionError, match="weights must be"):
+        layer.hold(key, value, weights=weights[:, 1:])
+    with pytest.raises(CompressionError, match="expected query"):
+        layer.hold(key[..., 1:], value)
+
+
+@every
 def test_weights_of_one_change_nothing(case: Case) -> None:
     query, key, value = inputs()
     attention = case.make(N)

@@ -246,13 +246,22 @@ def test_confidence_is_the_geometric_mean(logs: list[float]) -> None:
     assert Written((1,), mean).confidence ** len(logs) == pytest.approx(math.exp(sum(logs)), rel=1e-6, abs=1e-12)
 
 
-def test_tensors_of_no_window_mix() -> None:
-    """The visual tokens are not copied for the beams."""
+def test_tensors_of_no_window_mix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The visual tokens are not copied for the beams, and projected once for all words."""
     decoder = CocaDecoder(small_coca())
-    shapes: list[Tensor] = []
-    decoder.model.text_decoder.cross_attn[0].attn.register_forward_pre_hook(
-        lambda _, given: shapes.append(given)  # type: ignore[arg-type]
-    )
+    attention: Any = decoder.model.text_decoder.cross_attn[0].attn
+    read, held = attention.read, []
+    shapes: list[tuple[int, ...]] = []
+
+    def spy(query: Tensor, tokens: Any) -> Tensor:
+        shapes.append(tuple(query.shape[:2]))
+        held.append(tokens)
+        out: Tensor = read(query, tokens)
+        return out
+
+    monkeypatch.setattr(attention, "read", spy)
     write(decoder, padded([token_set(7)]), MARKS, Wording(beams=3, most_tokens=2, no_repeat_ngram=0))
-    assert {tuple(query.shape[:2]) for query, *_ in shapes} == {(1, 3)}
-    assert {tuple(key.shape[:2]) for _, key, *_ in shapes} == {(1, 7)}
+    assert len(shapes) > 1
+    assert set(shapes) == {(1, 3)}
+    assert all(tokens is held[0] for tokens in held)
+    assert (held[0].key.shape[0], held[0].key.shape[2]) == (1, 7)
