@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from encoders.captioning import Caption
-from encoders.errors import EncoderOptionError
+from encoders.errors import EncoderInputError, EncoderOptionError
 from encoders.keyframes import KeyFrame
 
 if TYPE_CHECKING:
     from csat_fusion.tokens import TokenSet
 
-__all__ = ["CaptionsStreams", "Earlier", "StreamCaptioner", "StreamPush", "StreamingOptions"]
+__all__ = ["CaptionsStreams", "Earlier", "StreamCaptioner", "StreamPush", "StreamingOptions", "check_streams"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,12 @@ class StreamPush:
     cut: bool = False
     key_frames: Sequence[KeyFrame] = ()
     earlier: Sequence[Earlier] = ()
+
+
+def check_streams(pushes: Sequence[StreamPush]) -> None:
+    """Raises :class:`EncoderInputError` where a stream has several pushes in one call."""
+    if len({push.stream for push in pushes}) != len(pushes):
+        raise EncoderInputError("a stream is pushed twice in one call; its pushes come one after the other")
 
 
 class StreamCaptioner(Protocol):

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from csat_fusion.errors import CompressionError
 from encoders.errors import EncoderError
-from encoders.vlm.counts import VlmCounts, counts_of
+from encoders.vlm.counts import VlmCounts, asked_since, counts_of
 from pipeline.catalog.records import CaptionRecord, SegmentRow, VideoRecord
 from pipeline.digest import TokenOptions
 from pipeline.errors import LibraryError, OptionError
@@ -220,9 +220,7 @@ def captions_for(
         if found.error is not None and not found.answered:
             unseen = set()
             break
-    after = counts_of(captioner)
-    asked = None if before is None or after is None else after - before
-    return CaptionedSegments(captions, frozenset(without | unseen), error, asked)
+    return CaptionedSegments(captions, frozenset(without | unseen), error, asked_since(captioner, before))
 
 
 def kept_and_missing(

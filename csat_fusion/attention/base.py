@@ -250,18 +250,11 @@ class CrossAttention(nn.Module, ABC):
         self._check_rows(key, weights=weights, start_seconds=start_seconds, end_seconds=end_seconds)
         memory = Memory(key, value, token_masses(key, weights, key_padding_mask), ready=weights is not None)
         memory = self._compress(memory, start_seconds, end_seconds)
-        weight, bias = self._in_proj()
-        k, v = (
-            split_heads(_projected(tokens, weight[i], bias[i]), self.num_heads)
-            for i, tokens in ((1, memory.key), (2, memory.value))
-        )
-        return Held(k, v, memory.weight)
+        return Held(self._heads(1, memory.key), self._heads(2, memory.value), memory.weight)
 
     def read(self, query: Tensor, held: Held) -> Tensor:
         """What :meth:`forward` gives for ``query [B, q, E]`` and the tokens held, without masks of pairs."""
-        weight, bias = self._in_proj()
-        q = split_heads(_projected(query, weight[0], bias[0]), self.num_heads)
-        seen = self._attend(q, held.key, held.value, held.weight, None, False)
+        seen = self._attend(self._heads(0, query), held.key, held.value, held.weight, None, False)
         out: Tensor = self.out_proj(join_heads(seen.context))
         return out
 
@@ -289,7 +282,7 @@ class CrossAttention(nn.Module, ABC):
         if is_causal:
             memory = replace(memory, end=token_ends(query, key, end, query_seconds))
         memory = self._compress(memory, start, end)
-        heads = self._project(query, memory.key, memory.value)
+        heads = (self._heads(0, query), self._heads(1, memory.key), self._heads(2, memory.value))
         if (memory.carry or not self.takes_pair_masks) and (attn_mask is not None or is_causal):
             raise CompressionError(f"{self._called()} mixes the tokens, so it cannot keep to attn_mask or is_causal")
         merged = None
@@ -311,17 +304,13 @@ class CrossAttention(nn.Module, ABC):
             return out, AttentionMap(measurements, tokens, start, end)
         return out, tokens
 
-    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rows = zip((query, key, value), *self._in_proj(), strict=True)
-        q, k, v = (split_heads(_projected(*row), self.num_heads) for row in rows)
-        return q, k, v
-
-    def _in_proj(self) -> tuple[Any, Any]:
-        """Weights and biases of the projections of queries, keys and values."""
+    def _heads(self, which: int, tokens: Tensor) -> Tensor:
+        """Tokens by the projection of queries (0), keys (1) or values (2), in heads ``[B, H, n, dh]``."""
         weights: Any = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         if self.in_proj_weight is not None:
             weights = self.in_proj_weight.chunk(3)
-        return weights, (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        bias = None if self.in_proj_bias is None else self.in_proj_bias.chunk(3)[which]
+        return split_heads(_projected(tokens, weights[which], bias), self.num_heads)
 
     def _called(self) -> str:
         return type(self).__name__

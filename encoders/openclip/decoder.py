@@ -26,7 +26,7 @@ from encoders.errors import CaptionerUnavailable, EncoderInputError
 from encoders.openclip.times import add_times
 from encoders.openclip.visual import VisualTokens, padded
 
-__all__ = ["CocaDecoder", "attend_to", "held_by", "merged_tokens", "read_held"]
+__all__ = ["CocaDecoder", "attend_to", "held_by", "merged_tokens", "onward", "read_held"]
 
 _PROJECTIONS = (
     *("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias"),
@@ -178,9 +178,7 @@ def attend_to(block: Any, x: Tensor, keys: Tensor, visual: VisualTokens, looked:
     )
     if looked is not None:
         looked.append(weights)
-    x = x + block.ls_1(seen)
-    out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
-    return out
+    return onward(block, x, seen)
 
 
 def held_by(block: Any, visual: VisualTokens) -> Held:
@@ -199,7 +197,12 @@ def held_by(block: Any, visual: VisualTokens) -> Held:
 
 def read_held(block: Any, x: Tensor, held: Held) -> Tensor:
     """As :func:`attend_to`, of tokens that are held."""
-    x = x + block.ls_1(block.attn.read(block.ln_1(x), held))
+    return onward(block, x, block.attn.read(block.ln_1(x), held))
+
+
+def onward(block: Any, x: Tensor, seen: Tensor) -> Tensor:
+    """What leaves a block ``[B, L, d]`` whose attention gave ``seen`` for ``x``."""
+    x = x + block.ls_1(seen)
     out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
     return out
 

@@ -17,7 +17,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from csat_fusion.attention.core import join_heads, split_heads
 from encoders.errors import CaptionerUnavailable
-from encoders.openclip.decoder import CocaDecoder, held_by, read_held
+from encoders.openclip.decoder import CocaDecoder, held_by, onward, read_held
 from encoders.openclip.visual import VisualTokens
 
 __all__ = ["Steps", "check_steps"]
@@ -92,9 +92,7 @@ class Steps:
             key, value = torch.cat([kept[0], key], dim=-2), torch.cat([kept[1], value], dim=-2)
         self._kept[place] = (key, value)
         seen = attention.out_proj(join_heads(scaled_dot_product_attention(query, key, value)))
-        x = x + block.ls_1(seen)
-        out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
-        return out
+        return onward(block, x, seen)
 
 
 def _blocks(decoder: CocaDecoder) -> Iterator[Any]:

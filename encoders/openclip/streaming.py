@@ -31,7 +31,7 @@ from encoders.errors import EncoderInputError
 from encoders.openclip.decoder import CocaDecoder
 from encoders.openclip.generation import Marks, Written, write
 from encoders.openclip.visual import VisualTokens, padded
-from encoders.streams import StreamingOptions, StreamPush
+from encoders.streams import StreamingOptions, StreamPush, check_streams
 
 __all__ = ["StreamingCaptioner"]
 
@@ -134,8 +134,7 @@ class StreamingCaptioner:
         self._states.pop(stream, None)
 
     def _checked(self, pushes: Sequence[StreamPush]) -> list[_Checked]:
-        if len({push.stream for push in pushes}) != len(pushes):
-            raise EncoderInputError("a stream is pushed twice in one call; its pushes come one after the other")
+        check_streams(pushes)
         checked = []
         for push in pushes:
             state = self._states.get(push.stream)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from encoders.captioning import Caption, CaptionerInfo, CaptionerOptions, KeyFrame, cover
 from encoders.errors import EncoderClosed, EncoderInputError, TokensUnavailable
-from encoders.streams import Earlier, StreamingOptions, StreamPush
+from encoders.streams import Earlier, StreamingOptions, StreamPush, check_streams
 from encoders.vlm.address import Address, parse_address, read_key
 from encoders.vlm.client import ChatClient
 from encoders.vlm.counts import VlmCounts
@@ -174,8 +174,7 @@ class VlmStreams:
         self._ask = ask
 
     def push(self, pushes: Sequence[StreamPush]) -> list[Caption]:
-        if len({push.stream for push in pushes}) != len(pushes):
-            raise EncoderInputError("a stream is pushed twice in one call; its pushes come one after the other")
+        check_streams(pushes)
         spans, frames = [push.span for push in pushes], [push.key_frames for push in pushes]
         return self._ask(len(pushes), spans, frames, [push.earlier for push in pushes])
 

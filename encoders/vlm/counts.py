@@ -7,7 +7,7 @@ from typing import Any
 
 from encoders.vlm.options import VlmOptions
 
-__all__ = ["VlmCounts", "counts_of"]
+__all__ = ["VlmCounts", "asked_since", "counts_of"]
 
 _PRICED_TOKENS = 1_000_000
 
@@ -73,3 +73,9 @@ def counts_of(captioner: object) -> VlmCounts | None:
     """What a captioner has been asked so far; ``None``: it is asked over no wire, and costs nothing."""
     counts = getattr(captioner, "counts", None)
     return counts if isinstance(counts, VlmCounts) else None
+
+
+def asked_since(captioner: object, before: VlmCounts | None) -> VlmCounts | None:
+    """What a captioner was asked since its counts were ``before``; ``None``: it costs nothing."""
+    after = counts_of(captioner)
+    return None if before is None or after is None else after - before

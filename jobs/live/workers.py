@@ -176,7 +176,7 @@ class LiveEncodeWorker:
         Raises:
             EncoderError: a picture cannot be looked at.
         """
-        from encoders.vlm.counts import VlmCounts, counts_of
+        from encoders.vlm.counts import asked_since, counts_of
         from pipeline.live.captions import WordsMissing
 
         for key in skipped:
@@ -186,13 +186,12 @@ class LiveEncodeWorker:
         words = LiveWords(unknown=tuple(key for key, content in found if content is None))
         if self._words is None or not known:
             return words
-        before = (counts_of(self._captioner) or VlmCounts()) + VlmCounts()  # as they are now
+        before = counts_of(self._captioner)
         try:
             words = replace(words, captions=tuple(self._words.caption(known)))
         except WordsMissing as failed:
             words = replace(words, captions=failed.made, missing=failed.missing, reason=str(failed))
-        after = counts_of(self._captioner)
-        return words if after is None else replace(words, asked=after - before)
+        return replace(words, asked=asked_since(self._captioner, before))
 
     def drop(self, stream: str) -> None:
         """Forget a stream that is over."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,16 +22,7 @@ from encoders.vlm.captioner import VlmCaptioner
 from encoders.vlm.messages import read_answer
 from encoders.vlm.options import VlmOptions
 from tests.encoders.vlm_asking import ask, frames_of, load
-from tests.encoders.vlm_server import VlmServer, answer_with, completion, pictures_of, say, serving
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[VlmServer]:
-    for name in ("OPENAI_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    with serving() as one:
-        yield one
-
+from tests.encoders.vlm_server import VlmServer, answer_with, completion, pictures_of, say
 
 # -- what is sent, and what is made of the answer ----------------------------------------------------------------------
 

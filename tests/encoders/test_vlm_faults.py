@@ -6,7 +6,6 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,17 +26,9 @@ from encoders.vlm.captioner import VlmCaptioner
 from encoders.vlm.client import seconds_to_wait
 from tests.encoders import vlm_server
 from tests.encoders.vlm_asking import QUICK, ask, frames_of, load
-from tests.encoders.vlm_server import VlmServer, answer_with, say, serving, status
+from tests.encoders.vlm_server import VlmServer, answer_with, say, status
 
 SECRET = "sk-not-to-be-seen-4711"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[VlmServer]:
-    for name in ("OPENAI_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    with serving() as one:
-        yield one
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ machine."""
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,15 +14,7 @@ from encoders.vlm.captioner import VlmCaptioner
 from encoders.vlm.counts import VlmCounts, counts_of
 from encoders.vlm.options import VlmOptions
 from tests.encoders.vlm_asking import frames_of, load
-from tests.encoders.vlm_server import Fault, VlmServer, answer_with, completion, say, serving, status
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[VlmServer]:
-    for name in ("OPENAI_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    with serving() as one:
-        yield one
+from tests.encoders.vlm_server import Fault, VlmServer, answer_with, completion, say, status
 
 
 def caption(captioner: VlmCaptioner, count: int) -> list[Caption]:

@@ -3,7 +3,6 @@ machine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,17 +11,9 @@ from encoders.errors import EncoderClosed, EncoderInputError, EncoderOptionError
 from encoders.streams import CaptionsStreams, Earlier, StreamPush
 from encoders.vlm.options import VlmOptions
 from tests.encoders.vlm_asking import frames_of, load
-from tests.encoders.vlm_server import VlmServer, say, serving, status
+from tests.encoders.vlm_server import VlmServer, say, status
 
 EARLIER = (Earlier("A man comes in", 3723.0, 3730.5), Earlier("The room is empty", 3730.5, 3800.0))
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[VlmServer]:
-    for name in ("OPENAI_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    with serving() as one:
-        yield one
 
 
 def push(stream: str, level: int, earlier: tuple[Earlier, ...] = ()) -> StreamPush:

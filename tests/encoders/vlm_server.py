@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 __all__ = ["Handler", "VlmServer", "answer_with", "completion", "say", "serving", "status"]
@@ -121,6 +122,12 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: object) -> None: ...
+
+
+def without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a key nor a proxy of whoever runs the tests has a say."""
+    for name in ("OPENAI_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def completion(text: str | None, finish: str = "stop", **message: Any) -> dict[str, Any]:

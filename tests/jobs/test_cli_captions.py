@@ -20,7 +20,7 @@ from pipeline.segments import SegmentOptions
 from tests.catalog.content import block, caption, open_stream
 from tests.catalog.test_streams import NOON
 from tests.drawing import draw_video
-from tests.encoders.vlm_server import say, serving, status
+from tests.encoders.vlm_server import say, serving, status, without_keys
 from tests.pipeline.fakes import ToneEncoder
 from tests.pipeline.hashed import random_library, random_rows
 
@@ -201,8 +201,7 @@ def test_a_captioner_without_words_is_told(on_film: Longreel) -> None:
 
 
 def test_what_asking_an_address_costs_is_told(on_film: Longreel, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
+    without_keys(monkeypatch)
     priced = ("--set", "captions.vlm.price_in=10", "--set", "captions.vlm.concurrency=1")
     with serving() as server:
         made = ("film.mp4", "--model", server.name() + "/", *AS_INDEXED, *priced)

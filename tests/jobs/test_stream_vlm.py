@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.encoders.vlm_server import VlmServer, say, serving, status
+from tests.encoders.vlm_server import VlmServer, say, serving, status, without_keys
 from tests.jobs.running import tiny_model
 from tests.jobs.streaming import SCENE_SECONDS, Watching, scenes_film
 
@@ -18,8 +18,7 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[VlmServer]:
-    for name in ("OPENAI_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
+    without_keys(monkeypatch)
     with serving() as one:
         yield one
 
